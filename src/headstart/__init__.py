@@ -1,0 +1,1 @@
+"""headstart: transfer learning that proves whether it helped."""
