@@ -40,5 +40,6 @@ def check_same_rows(who: str, first_name: str, first: HasShape, second_name: str
     """Refuse two arrays whose numbers of rows differ."""
     if first.shape[0] != second.shape[0]:
         raise ShapeError(
-            f"{who}: {first_name} has {first.shape[0]} rows but {second_name} has {second.shape[0]}; give one for each row."
+            f"{who}: {first_name} has {first.shape[0]} rows but {second_name} has {second.shape[0]}; "
+            "give one for each row."
         )

@@ -87,8 +87,7 @@ class MissingExtra(HeadstartError, ImportError):
 
     def __init__(self, who: str, library: str, extra: str) -> None:
         super().__init__(
-            f"{who}: needs the library '{library}', which is not installed; "
-            f'run: pip install "headstart[{extra}]"'
+            f"{who}: needs the library '{library}', which is not installed; run: pip install \"headstart[{extra}]\""
         )
         self.library = library
         self.extra = extra

@@ -10,7 +10,7 @@ __all__ = ["cache_folder", "offline", "weights_folder"]
 
 
 def cache_folder() -> Path:
-    """Return the folder of everything that can be computed again: ``HEADSTART_CACHE``, or the platform's cache folder."""
+    """Return the folder of all that can be computed again: ``HEADSTART_CACHE``, or the platform's cache folder."""
     if value := os.environ.get("HEADSTART_CACHE"):
         return Path(value).expanduser()
     if sys.platform == "darwin":
@@ -21,13 +21,13 @@ def cache_folder() -> Path:
 
 
 def weights_folder() -> Path:
-    """Return the folder in which a user may put weights by hand: ``HEADSTART_WEIGHTS``, or ``weights`` in the cache folder."""
+    """Return the folder for weights put there by hand: ``HEADSTART_WEIGHTS``, or ``weights`` in the cache folder."""
     if value := os.environ.get("HEADSTART_WEIGHTS"):
         return Path(value).expanduser()
     return cache_folder() / "weights"
 
 
 def offline() -> bool:
-    """Return whether no hub may be asked: ``HEADSTART_OFFLINE``, or the hub libraries' own switches, set to something true."""
+    """Return whether no hub may be asked: ``HEADSTART_OFFLINE`` or a hub library's own switch is set."""
     switches = ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in switches)

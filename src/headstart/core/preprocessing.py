@@ -12,7 +12,15 @@ from typing import Any, Literal
 from headstart.core.digests import digest_json
 from headstart.core.errors import ConfigError
 
-__all__ = ["ImageTransform", "Interpolation", "TextTransform", "Transform", "VectorTransform", "View", "transform_from_dict"]
+__all__ = [
+    "ImageTransform",
+    "Interpolation",
+    "TextTransform",
+    "Transform",
+    "VectorTransform",
+    "View",
+    "transform_from_dict",
+]
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest", "box"]
 
@@ -79,7 +87,8 @@ class TextTransform:
     max_tokens : int
         Longest sequence the network is given, special tokens included; longer texts are cut.
     pooling : {"mean", "first", "last", "pooler"}
-        How token features become one vector: mean over real tokens, first token, last real token, or the network's own pooler.
+        How token features become one vector: mean over real tokens, first token, last real token, or the
+        network's own pooler.
     tokenizer_digest : str
         Digest of the tokenizer's files.
     """
@@ -124,11 +133,13 @@ def transform_from_dict(value: dict[str, Any]) -> Transform:
     >>> transform_from_dict(transform.to_dict()) == transform
     True
     """
-    fields = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items() if key != "kind"}
-    kinds: dict[str, type[Transform]] = {"image": ImageTransform, "text": TextTransform, "vector": VectorTransform}
-    if value.get("kind") not in kinds:
-        raise ConfigError(f"transform_from_dict: kind is one of {sorted(kinds)}; got {value.get('kind')!r}.")
-    return kinds[value["kind"]](**fields)
+    fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    kind = fields.pop("kind", None)
+    kinds: dict[str, Any] = {"image": ImageTransform, "text": TextTransform, "vector": VectorTransform}
+    if kind not in kinds:
+        raise ConfigError(f"transform_from_dict: kind is one of {sorted(kinds)}; got {kind!r}.")
+    built: Transform = kinds[kind](**fields)
+    return built
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def format_seconds(seconds: float) -> str:
 class StageCost:
     """What one stage cost.
 
-    ``rows`` counts all rows it served, ``from_cache`` those that cost nothing. Seconds of CPU are of this process, all threads.
+    ``rows`` counts all rows it served, ``from_cache`` those that cost nothing. CPU seconds are of this process, all
+    threads.
     """
 
     name: str

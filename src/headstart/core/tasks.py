@@ -20,7 +20,7 @@ class Task:
     Parameters
     ----------
     kind : {"classification", "multilabel", "regression"}
-        Targets are int64 class indices of shape (n,), uint8 indicators of shape (n, k), or float64 numbers of shape (n,).
+        Targets are int64 class indices (n,), uint8 indicators (n, k), or float64 numbers (n,).
     classes : tuple of str
         Class names as text, in model order; empty for regression.
     target_name : str
