@@ -1,0 +1,17 @@
+"""Base models from any source behind one type; see `open_backbone`."""
+
+from headstart.backbones.architecture import Architecture
+from headstart.backbones.backbone import Backbone, BackboneInfo, Stage
+from headstart.backbones.opening import DEFAULT_IMAGE, DEFAULT_TEXT, build_backbone, open_backbone, vector_backbone
+
+__all__ = [
+    "DEFAULT_IMAGE",
+    "DEFAULT_TEXT",
+    "Architecture",
+    "Backbone",
+    "BackboneInfo",
+    "Stage",
+    "build_backbone",
+    "open_backbone",
+    "vector_backbone",
+]

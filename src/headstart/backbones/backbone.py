@@ -1,0 +1,248 @@
+"""The one type behind every base model: network, its own preprocessing, its width, its digest, its cost, its stages."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.backbones.architecture import Architecture, Source, build_network
+from headstart.backbones.tokens import Tokenizer
+from headstart.backbones.weights import digest_weights, is_counter
+from headstart.core.errors import BackboneError, did_you_mean
+from headstart.core.preprocessing import ImageTransform, TextTransform, Transform, VectorTransform
+from headstart.core.tasks import Modality
+
+__all__ = ["Backbone", "BackboneInfo", "Stage"]
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a person wants to know about a base model before using it.
+
+    Parameters
+    ----------
+    name : str
+        The name it was opened by.
+    source, architecture, arguments
+        The library that defines the network, its name there, and its arguments.
+    modality : {"image", "text", "vector"}
+        What a row is.
+    licence : str
+        Terms of the weights as their origin states them; "unknown" where it states none.
+    origin : str
+        Where the weights came from.
+    parameters : int
+        Number of trainable numbers.
+    multiply_adds : int
+        Multiply-adds for one row at the network's own size; for a text of 32 tokens.
+    width : int
+        Number of features.
+    size_bytes : int
+        Size of all tensors in memory.
+    weights_digest : str
+        Names the network's function: definition and every tensor.
+    """
+
+    name: str
+    source: Source
+    architecture: str
+    arguments: dict[str, Any]
+    modality: Modality
+    licence: str
+    origin: str
+    parameters: int
+    multiply_adds: int
+    width: int
+    size_bytes: int
+    weights_digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON value."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A point at which the network can be cut.
+
+    Parameters
+    ----------
+    name : str
+        The part of the network that has just ended; ``"input"`` before everything, ``"features"`` after it.
+    index : int
+        Place in the order, from 0.
+    fraction : float in [0, 1]
+        Share of all multiply-adds spent before this point.
+    shape : tuple of int
+        Shape of one row here.
+    """
+
+    name: str
+    index: int
+    fraction: float
+    shape: tuple[int, ...]
+
+
+class Backbone:
+    """A base model.
+
+    Use `open_backbone` rather than this constructor.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Rebuilds the network without weights.
+    module : nn.Module
+        The network, in evaluation mode. Images: float32 (n, 3, height, width), normalised, to (n, width).
+        Texts: ``(input_ids, attention_mask)``, both int64 (n, t), to (n, width).
+    transform : ImageTransform, TextTransform or VectorTransform
+        The network's own preprocessing.
+    name : str
+        Name it was opened by.
+    width : int
+        Number of features.
+    licence, origin : str
+        Terms of the weights, and where they came from.
+    tokenizer : Tokenizer, optional
+        Texts only.
+    source_head : nn.Linear, optional
+        The source task's own classifier on these features, where it has one; some transferability scores need it.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        module: nn.Module,
+        transform: Transform,
+        *,
+        name: str,
+        width: int,
+        licence: str = "unknown",
+        origin: str = "unknown",
+        tokenizer: Tokenizer | None = None,
+        source_head: nn.Linear | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.module = module.eval()
+        self.transform = transform
+        self.name = name
+        self.width = width
+        self.licence = licence
+        self.origin = origin
+        self.tokenizer = tokenizer
+        self.source_head = source_head.eval() if source_head is not None else None
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.name!r}, {self.modality}, width={self.width})"
+
+    @property
+    def modality(self) -> Modality:
+        """What a row is: ``"image"``, ``"text"`` or ``"vector"``."""
+        if isinstance(self.transform, ImageTransform):
+            return "image"
+        return "text" if isinstance(self.transform, TextTransform) else "vector"
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Digest of the network's definition and every tensor, taken when first asked for."""
+        return digest_weights(self.architecture.to_dict(), self.module.state_dict())
+
+    @cached_property
+    def info(self) -> BackboneInfo:
+        """Everything countable; the first call runs one row through the network to count its multiply-adds."""
+        from headstart.backbones.cost import count_multiply_adds
+
+        tensors = [tensor for name, tensor in self.module.state_dict().items() if not is_counter(name)]
+        return BackboneInfo(
+            name=self.name,
+            source=self.architecture.source,
+            architecture=self.architecture.name,
+            arguments=self.architecture.arguments,
+            modality=self.modality,
+            licence=self.licence,
+            origin=self.origin,
+            parameters=sum(parameter.numel() for parameter in self.module.parameters()),
+            multiply_adds=count_multiply_adds(self.module, self.example_input(1)),
+            width=self.width,
+            size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            weights_digest=self.weights_digest,
+        )
+
+    def example_input(self, rows: int) -> tuple[Tensor, ...]:
+        """Return arguments for `module` of the right shape and type: noise, or ``rows`` texts of 32 tokens."""
+        device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
+        random = torch.Generator().manual_seed(0)
+        if isinstance(self.transform, ImageTransform):
+            shape = (rows, 3, self.transform.height, self.transform.width)
+            return (torch.randn(shape, generator=random).to(device),)
+        if isinstance(self.transform, VectorTransform):
+            return (torch.randn((rows, self.transform.width), generator=random).to(device),)
+        length = min(32, self.transform.max_tokens)
+        vocabulary = self.tokenizer.vocabulary_size if self.tokenizer is not None else 2
+        input_ids = torch.randint(0, vocabulary, (rows, length), generator=random)
+        return input_ids.to(device), torch.ones_like(input_ids).to(device)
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Return the token numbers of each text, cut at the transform's ``max_tokens``."""
+        tokenizer, transform = self._text("tokenize")
+        return tokenizer.encode(texts, transform.max_tokens)
+
+    def collate(self, token_lists: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Return ``(input_ids, attention_mask)``, padded to the longest of these rows."""
+        return self._text("collate")[0].collate(token_lists)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer into a folder; `build_backbone` reads it back."""
+        self._text("save_tokenizer")[0].save(folder)
+
+    def _text(self, what: str) -> tuple[Tokenizer, TextTransform]:
+        if self.tokenizer is None or not isinstance(self.transform, TextTransform):
+            raise BackboneError(f"Backbone.{what}: {self.name} reads rows of kind {self.modality}, not text.")
+        return self.tokenizer, self.transform
+
+    def spec(self) -> dict[str, Any]:
+        """Return a JSON value from which `build_backbone` rebuilds all but the weights and the tokenizer's file."""
+        value: dict[str, Any] = {
+            "name": self.name,
+            "architecture": self.architecture.to_dict(),
+            "transform": self.transform.to_dict(),
+            "width": self.width,
+            "licence": self.licence,
+            "origin": self.origin,
+        }
+        if self.tokenizer is not None:
+            value["pad_id"] = self.tokenizer.pad_id
+        return value
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return every tensor of the network by name, contiguous and apart from one another; no batch counters."""
+        return {
+            name: tensor.detach().contiguous()
+            for name, tensor in self.module.state_dict().items()
+            if not is_counter(name)
+        }
+
+    def with_random_weights(self, seed: int) -> Backbone:
+        """Return the same network freshly initialised, for training from scratch; this one stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = build_network(self.architecture)
+        fresh = copy.copy(self)
+        for memo in ("weights_digest", "info", "stages", "_cuts"):
+            fresh.__dict__.pop(memo, None)
+        fresh.module, fresh.source_head = module, None
+        fresh.name, fresh.origin = f"{self.name} (random)", f"random initialisation, seed {seed}"
+        return fresh
+
+
+def _unknown_stage(backbone: str, stage: str | int, names: list[str]) -> BackboneError:
+    return BackboneError(
+        f"Backbone.cut: {backbone} has no stage {stage!r}; `stages` lists its {len(names)}."
+        + (did_you_mean(stage, names) if isinstance(stage, str) else "")
+    )

@@ -1,0 +1,118 @@
+"""From what a user types to a `Backbone`, and from a saved model back to one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from headstart.backbones.architecture import Architecture, build_network
+from headstart.backbones.backbone import Backbone
+from headstart.backbones.local import open_local
+from headstart.backbones.packages import PACKAGES
+from headstart.backbones.tokens import Tokenizer
+from headstart.backbones.weights import fill
+from headstart.core.errors import BackboneError, did_you_mean
+from headstart.core.preprocessing import TextTransform, VectorTransform, transform_from_dict
+
+__all__ = ["DEFAULT_IMAGE", "DEFAULT_TEXT", "build_backbone", "open_backbone", "vector_backbone"]
+
+DEFAULT_IMAGE = "efficientnet-lite0"
+DEFAULT_TEXT = "minilm-l6"
+
+
+def vector_backbone(width: int) -> Backbone:
+    """Return the identity, for rows that are features already.
+
+    Examples
+    --------
+    >>> vector_backbone(3).width
+    3
+    """
+    architecture = Architecture("vector", "identity", {"width": width})
+    return Backbone(
+        architecture,
+        build_network(architecture),
+        VectorTransform(width),
+        name="vector",
+        width=width,
+        licence="none needed",
+        origin="the rows themselves",
+    )
+
+
+def open_backbone(name: str | Path | Backbone, *, input_size: int | tuple[int, int] | None = None) -> Backbone:
+    """Return a base model with real pretrained weights.
+
+    Parameters
+    ----------
+    name : str, Path or Backbone
+        - a packaged name: ``"efficientnet-lite0"`` (the default for images), ``"minilm-l6"`` (for text),
+          ``"mobilenetv2-fdet"``;
+        - ``"timm:NAME"`` or a plain timm name, ``"torchvision:NAME"``, ``"transformers:NAME"``;
+        - a ``.safetensors`` file, or a folder in timm's or transformers' format;
+        - a `Backbone`, returned as it is.
+    input_size : int or (height, width), optional
+        Another input size than the network's own, in pixels.
+
+    Raises
+    ------
+    BackboneError
+        If the name means nothing, or the weights do not fit the network to the last tensor.
+    OfflineError
+        If only a hub has the weights and none may or can be asked; it names the folder to put them in.
+    MissingExtra
+        If an optional library is needed.
+
+    Examples
+    --------
+    >>> backbone = open_backbone("efficientnet-lite0")
+    >>> backbone.width, backbone.modality
+    (1280, 'image')
+    """
+    if isinstance(name, Backbone):
+        return name
+    if isinstance(name, str) and name in PACKAGES:
+        return PACKAGES[name].open(input_size)
+    path = Path(name).expanduser()
+    if path.exists():
+        return open_local(path, input_size=input_size)
+    raise BackboneError(
+        f"open_backbone: {str(name)!r} is neither a packaged base model, nor a name with timm:, torchvision: or "
+        f"transformers: before it, nor a file or folder.{did_you_mean(str(name), PACKAGES)}"
+    )
+
+
+def build_backbone(spec: dict[str, Any], weights: dict[str, Tensor], tokenizer_folder: Path | None = None) -> Backbone:
+    """Return the backbone that `Backbone.spec`, `Backbone.state_dict` and `Backbone.save_tokenizer` wrote down.
+
+    Raises
+    ------
+    BackboneError
+        If any tensor is missing, left over or of another shape, or the tokenizer is not the one of the spec.
+    """
+    architecture = Architecture.from_dict(spec["architecture"])
+    network = build_network(architecture)
+    fill(network, weights, "the saved model", who="build_backbone")
+    transform = transform_from_dict(spec["transform"])
+    tokenizer = None
+    if isinstance(transform, TextTransform):
+        if tokenizer_folder is None:
+            raise BackboneError(f"build_backbone: {spec['name']} reads text; give the folder of its tokenizer.")
+        tokenizer = Tokenizer.from_folder(tokenizer_folder, int(spec["pad_id"]))
+        if tokenizer.digest != transform.tokenizer_digest:
+            raise BackboneError(
+                f"build_backbone: the tokenizer in {tokenizer_folder} is not the one {spec['name']} was saved with; "
+                "restore the file."
+            )
+    return Backbone(
+        architecture,
+        network,
+        transform,
+        name=str(spec["name"]),
+        width=int(spec["width"]),
+        licence=str(spec.get("licence", "unknown")),
+        origin=str(spec.get("origin", "unknown")),
+        tokenizer=tokenizer,
+    )
