@@ -1,0 +1,21 @@
+"""Rows on disk or in memory to a `Dataset`: opening, decoding, checking and splitting."""
+
+from headstart.data.dataset import Dataset, UnlabelledDataset
+from headstart.data.findings import Finding
+from headstart.data.images import UnreadableImage, decode_image, sniff, thumbnail
+from headstart.data.opening import open_dataset
+from headstart.data.splits import Split, folds, split_dataset
+
+__all__ = [
+    "Dataset",
+    "Finding",
+    "Split",
+    "UnlabelledDataset",
+    "UnreadableImage",
+    "decode_image",
+    "folds",
+    "open_dataset",
+    "sniff",
+    "split_dataset",
+    "thumbnail",
+]
