@@ -67,6 +67,13 @@ class BackboneInfo:
         return asdict(self)
 
 
+class _Untouched(nn.Module):
+    """The empty prefix: hands its input on, several tensors as a tuple."""
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return inputs if len(inputs) > 1 else inputs[0]
+
+
 @dataclass(frozen=True)
 class Stage:
     """A point at which the network can be cut.
@@ -188,6 +195,101 @@ class Backbone:
         input_ids = torch.randint(0, vocabulary, (rows, length), generator=random)
         return input_ids.to(device), torch.ones_like(input_ids).to(device)
 
+    @cached_property
+    def _cuts(self) -> tuple[Any, tuple[Any, ...], str]:
+        """What can cut this network, its cut points, and why there are none where there are none."""
+        from headstart.backbones.graph import NetworkGraph
+        from headstart.backbones.stack import LayerStack
+
+        try:
+            if self.architecture.source == "transformers":
+                cutter: Any = LayerStack(self.module, self._uneven_rows())
+            elif self.architecture.source == "vector":
+                return None, (), "its rows are features already"
+            else:
+                cutter = NetworkGraph(self.module, tuple(self.example_input(1)[0].shape[1:]))
+        except BackboneError as error:
+            return None, (), str(error)
+        return cutter, tuple(cutter.points), "no point in it leaves one tensor to hand over"
+
+    def _uneven_rows(self) -> tuple[Tensor, ...]:
+        """Return two example rows; of a text, the second is shorter."""
+        inputs = self.example_input(2)
+        if self.modality == "text":
+            inputs[1][1, inputs[1].shape[1] // 2 :] = 0
+        return inputs
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The points at which the network can be cut, in order: ``"input"`` first, ``"features"`` last.
+
+        Discovered when first asked for; nothing is listed per architecture. A network that cannot be cut inside has
+        these two alone. The shape of a text's stage holds -1 for the number of tokens.
+        """
+        _, points, _ = self._cuts
+        total = max(1, self.info.multiply_adds)
+        inside = [
+            Stage(point.name, index, min(1.0, point.multiply_adds / total), point.shape)
+            for index, point in enumerate(points, start=1)
+        ]
+        shape = (-1,) if self.modality == "text" else tuple(self.example_input(1)[0].shape[1:])
+        return (Stage("input", 0, 0.0, shape), *inside, Stage("features", len(points) + 1, 1.0, (self.width,)))
+
+    def stage(self, stage: str | int | Stage) -> Stage:
+        """Return one of `stages` by its name or its index; negative indices count from the end.
+
+        Raises
+        ------
+        BackboneError
+            If there is no such stage.
+        """
+        names = [item.name for item in self.stages]
+        wanted = stage.name if isinstance(stage, Stage) else stage
+        if isinstance(wanted, str) and wanted in names:
+            return self.stages[names.index(wanted)]
+        if isinstance(wanted, int) and -len(names) <= wanted < len(names):
+            return self.stages[wanted]
+        why = f" ({self._cuts[2]})" if len(names) == 2 else ""
+        raise BackboneError(
+            f"Backbone.cut: {self.name} has no stage {wanted!r}; it has {len(names)}{why}, see `stages`."
+            + (did_you_mean(wanted, names) if isinstance(wanted, str) else "")
+        )
+
+    def cut(self, stage: str | int | Stage) -> tuple[nn.Module, nn.Module]:
+        """Return the network in two halves, ``suffix(prefix(x))`` being exactly ``module(x)``.
+
+        Their parameters are the network's own: training one trains the network. Inside a text encoder both halves
+        speak ``(hidden, attention_mask)``: ``suffix(*prefix(input_ids, attention_mask))``. Cut again after moving the
+        network to another device.
+
+        Parameters
+        ----------
+        stage : str, int or Stage
+            A name or index of `stages`. ``"input"`` leaves everything to the suffix, ``"features"`` to the prefix.
+
+        Raises
+        ------
+        BackboneError
+            If there is no such stage, or the halves do not reproduce the whole.
+        """
+        place = self.stage(stage)
+        if place.name == "input":
+            return _Untouched(), self.module
+        if place.name == "features":
+            return self.module, nn.Identity()
+        cutter, points, _ = self._cuts
+        prefix, suffix = cutter.cut(points[place.index - 1])
+        rows = self.example_input(1)
+        with torch.no_grad():
+            halfway = prefix(*rows)
+            joined = suffix(*(halfway if isinstance(halfway, tuple) else (halfway,)))
+            if not torch.equal(joined, self.module(*rows)):
+                raise BackboneError(
+                    f"Backbone.cut: {self.name} cut at {place.name!r} does not give what the whole network gives; "
+                    "cut at another stage."
+                )
+        return prefix, suffix
+
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the token numbers of each text, cut at the transform's ``max_tokens``."""
         tokenizer, transform = self._text("tokenize")
@@ -239,10 +341,3 @@ class Backbone:
         fresh.module, fresh.source_head = module, None
         fresh.name, fresh.origin = f"{self.name} (random)", f"random initialisation, seed {seed}"
         return fresh
-
-
-def _unknown_stage(backbone: str, stage: str | int, names: list[str]) -> BackboneError:
-    return BackboneError(
-        f"Backbone.cut: {backbone} has no stage {stage!r}; `stages` lists its {len(names)}."
-        + (did_you_mean(stage, names) if isinstance(stage, str) else "")
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from headstart.backbones.architecture import Architecture
 from headstart.backbones.backbone import Backbone
@@ -24,6 +24,7 @@ def open_local(
     name: str | None = None,
     origin: str | None = None,
     architecture: Architecture | None = None,
+    config: dict[str, Any] | None = None,
     input_size: InputSize = None,
     modality: Literal["image", "text"] | None = None,
 ) -> Backbone:
@@ -34,6 +35,10 @@ def open_local(
     architecture : Architecture, optional
         For a file that names none: neither in a ``.json`` of its name, nor in ``config.json`` beside it, nor in its
         own header.
+    config : dict, optional
+        Preprocessing in timm's words, where nothing beside the file says otherwise.
+    modality : {"image", "text"}, optional
+        Which half of a transformers network that has both.
 
     Raises
     ------
@@ -55,8 +60,10 @@ def open_local(
         said = {}
     if "model_type" in said and "architecture" not in said and "arch" not in said:
         return _open_folder(path.parent, name, origin, architecture, input_size, modality)
-    architecture = architecture or _architecture(said, header, path)
-    config = _config(said)
+    architecture = _architecture(said, header) or architecture
+    if architecture is None:
+        _refuse_nameless(path)
+    settings = {**_config(config or {}), **_config(said)}
     if architecture.source == "torchvision":
         from headstart.backbones.torchvision_models import torchvision_backbone
 
@@ -70,7 +77,7 @@ def open_local(
             input_size=input_size,
         )
     return timm_backbone(
-        architecture, weights, name=name, origin=origin, licence=_licence(said), config=config, input_size=input_size
+        architecture, weights, name=name, origin=origin, licence=_licence(said), config=settings, input_size=input_size
     )
 
 
@@ -100,13 +107,17 @@ def _open_folder(
     )
 
 
-def _architecture(said: dict[str, Any], header: dict[str, str], path: Path) -> Architecture:
+def _architecture(said: dict[str, Any], header: dict[str, str]) -> Architecture | None:
     """Return the architecture the sidecar names, else the header's."""
     arguments = said.get("model_args") or {}
     for key in ("architecture", "arch", "timm_arch"):
         if isinstance(expression := said.get(key) or header.get(key), str):
             parsed = parse_architecture(expression)
             return Architecture(parsed.source, parsed.name, {**arguments, **parsed.arguments})
+    return None
+
+
+def _refuse_nameless(path: Path) -> NoReturn:
     raise BackboneError(
         f"open_backbone: {path} does not say which network it fills; write "
         f'{{"architecture": "resnet50"}} (a timm name) into {path.with_suffix(".json").name} beside it.'

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.backbones.architecture import Architecture, build_network
 from headstart.backbones.backbone import Backbone
+from headstart.backbones.hub import open_timm, open_torchvision, open_transformers
 from headstart.backbones.local import open_local
 from headstart.backbones.packages import PACKAGES
+from headstart.backbones.timm_models import is_timm_name, timm_backbone
 from headstart.backbones.tokens import Tokenizer
 from headstart.backbones.weights import fill
 from headstart.core.errors import BackboneError, did_you_mean
@@ -42,17 +44,20 @@ def vector_backbone(width: int) -> Backbone:
     )
 
 
-def open_backbone(name: str | Path | Backbone, *, input_size: int | tuple[int, int] | None = None) -> Backbone:
+def open_backbone(
+    name: str | Path | Backbone | nn.Module, *, input_size: int | tuple[int, int] | None = None
+) -> Backbone:
     """Return a base model with real pretrained weights.
 
     Parameters
     ----------
-    name : str, Path or Backbone
+    name : str, Path, Backbone or nn.Module
         - a packaged name: ``"efficientnet-lite0"`` (the default for images), ``"minilm-l6"`` (for text),
           ``"mobilenetv2-fdet"``;
-        - ``"timm:NAME"`` or a plain timm name, ``"torchvision:NAME"``, ``"transformers:NAME"``;
+        - ``"timm:NAME"`` or a plain timm name, ``"torchvision:NAME"``, ``"transformers:NAME"`` (``#text`` or
+          ``#image`` after it chooses half of a network that has both);
         - a ``.safetensors`` file, or a folder in timm's or transformers' format;
-        - a `Backbone`, returned as it is.
+        - a `Backbone`, returned as it is; a network that timm built, whose weights are copied.
     input_size : int or (height, width), optional
         Another input size than the network's own, in pixels.
 
@@ -73,14 +78,54 @@ def open_backbone(name: str | Path | Backbone, *, input_size: int | tuple[int, i
     """
     if isinstance(name, Backbone):
         return name
+    if isinstance(name, nn.Module):
+        return _open_module(name, input_size)
     if isinstance(name, str) and name in PACKAGES:
         return PACKAGES[name].open(input_size)
+    library, colon, rest = str(name).partition(":")
+    if colon and library == "transformers":
+        path_or_name, _, part = rest.partition("#")
+        return open_transformers(path_or_name, part)
+    if colon and library in {"timm", "torchvision"}:
+        return open_timm(rest, input_size) if library == "timm" else open_torchvision(rest, input_size)
     path = Path(name).expanduser()
-    if path.exists():
+    if path.exists() and (_holds_weights(path) or not is_timm_name(str(name))):
         return open_local(path, input_size=input_size)
+    if is_timm_name(str(name)):
+        return open_timm(str(name), input_size)
+    import timm
+
+    known = [*PACKAGES, *timm.list_models()]
     raise BackboneError(
         f"open_backbone: {str(name)!r} is neither a packaged base model, nor a name with timm:, torchvision: or "
-        f"transformers: before it, nor a file or folder.{did_you_mean(str(name), PACKAGES)}"
+        f"transformers: before it, nor a file or folder.{did_you_mean(str(name), known)}"
+    )
+
+
+def _holds_weights(path: Path) -> bool:
+    return path.is_file() or (path / "config.json").is_file() or any(path.glob("*.safetensors"))
+
+
+def _open_module(module: nn.Module, input_size: int | tuple[int, int] | None) -> Backbone:
+    """Return a backbone with the weights of a network that timm built; the network itself stays as it is."""
+    config = getattr(module, "pretrained_cfg", None)
+    if not isinstance(config, dict) or not is_timm_name(str(config.get("architecture"))):
+        raise BackboneError(
+            f"open_backbone: a saved model must be able to rebuild its network, which {type(module).__name__} does "
+            "not allow: pass a network made by timm, or save its weights as safetensors and open the file."
+        )
+    skipped = {"num_classes", "pretrained_cfg", "pretrained_cfg_overlay", "global_pool"}
+    said = getattr(module, "_model_args", {})
+    arguments = {key: item for key, item in said.items() if key not in skipped and item is not None}
+    name = str(config["architecture"])
+    return timm_backbone(
+        Architecture("timm", name, arguments),
+        dict(module.state_dict()),
+        name=f"{name} (given)",
+        origin="a network given in Python",
+        licence=str(config.get("license") or "unknown"),
+        config=config,
+        input_size=input_size,
     )
 
 

@@ -83,12 +83,33 @@ def torchvision_backbone(
         head = take_head(network, bare.name)
     else:
         fill(network, weights, origin)
-    transform = image_transform({"interpolation": "bilinear", **(config or {})}, input_size)
+    transform = image_transform({**_native(bare.name), **(config or {})}, input_size)
     with torch.no_grad():
         width = network.eval()(torch.zeros(1, 3, transform.height, transform.width)).shape[1]
     return Backbone(
         bare, network, transform, name=name, width=int(width), licence=licence, origin=origin, source_head=head
     )
+
+
+def _native(name: str) -> dict[str, Any]:
+    """Return the preprocessing torchvision states for the first weights it published for a network."""
+    from torchvision import models
+
+    first = next(iter(models.get_model_weights(name)), None)
+    return preset(first) if first is not None else {"interpolation": "bilinear"}
+
+
+def preset(weights: Any) -> dict[str, Any]:
+    """Return the preprocessing of one of torchvision's weights in the words of timm's configurations."""
+    said = weights.transforms()
+    crop, resize = int(said.crop_size[0]), int(said.resize_size[0])
+    return {
+        "input_size": [3, crop, crop],
+        "crop_pct": crop / resize,
+        "interpolation": said.interpolation.value,
+        "mean": list(said.mean),
+        "std": list(said.std),
+    }
 
 
 def _without(arguments: dict[str, Any], key: str) -> dict[str, Any]:
