@@ -79,6 +79,7 @@ class RowSpace:
         rotated, strength, basis = rotate(standard)
         length = float(np.sqrt(float(strength.sum()) / len(standard))) or 1.0
         rotated /= np.asarray(length, dtype=dtype)
+        basis[~varies] = 0
         return cls(rotated, strength / length**2, mean.astype(dtype), scale, basis / np.asarray(length, dtype=dtype))
 
     def rotate(self, features_md: Array) -> Array:
