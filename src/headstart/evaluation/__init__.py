@@ -4,7 +4,6 @@ from headstart.evaluation.baselines import RawBaseline, majority_scores
 from headstart.evaluation.intervals import Interval, bootstrap_interval, bootstrap_intervals, wilson_interval
 from headstart.evaluation.labels import SuspectLabel, suspect_labels
 from headstart.evaluation.learning_curve import CurvePoint, learning_curve, learning_sizes
-from headstart.evaluation.novelty import NoveltyScorer
 from headstart.evaluation.paired import PairedTest, paired_test
 from headstart.evaluation.protocol import ClassRow, Evaluation, ReliabilityBin, evaluate
 from headstart.evaluation.sealed import SealedTest
@@ -16,7 +15,6 @@ __all__ = [
     "CurvePoint",
     "Evaluation",
     "Interval",
-    "NoveltyScorer",
     "PairedTest",
     "RawBaseline",
     "ReliabilityBin",
