@@ -26,7 +26,7 @@ from headstart.heads import (
 )
 from headstart.heads.folds import cross_selected_score, deal_folds
 from headstart.heads.search import search_grid
-from headstart.heads.space import RowSpace
+from headstart.transferability.row_space import RowSpace
 
 SINGLE = Task("classification", ("ant", "bee", "cat"))
 MULTI = Task("multilabel", ("red", "round", "rare"))

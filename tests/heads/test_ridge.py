@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from headstart.core.errors import ConfigError
 from headstart.core.tasks import Task
 from headstart.heads import LinearRegressionHead, RidgeHead, TrainingRows, solve_head
-from headstart.heads.ridge import LeaveOneOut, _FoldRidge
+from headstart.heads.ridge import _FoldRidge
+from headstart.transferability.leave_one_out import LeaveOneOut
 
 SINGLE, NUMBER = Task("classification", ("ant", "bee", "cat")), Task("regression")
 SHAPES = [(12, 4), (12, 30), (9, 8), (12, 12)]  # tall, wide, and around the edge where a fit becomes perfect

@@ -12,7 +12,7 @@ from headstart.core.checks import check_matrix, check_same_rows
 from headstart.core.errors import ConfigError, DataError, ShapeError
 from headstart.core.tasks import Task
 from headstart.heads.folds import deal_folds
-from headstart.heads.space import RowSpace
+from headstart.transferability.row_space import RowSpace
 
 __all__ = ["ClassWeight", "TrainingRows", "check_targets"]
 

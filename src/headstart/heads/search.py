@@ -19,6 +19,7 @@ from headstart.heads.temperature import fit_temperature, log_losses
 __all__ = ["HeldOut", "score_held_out", "search_grid", "search_report"]
 
 Array = npt.NDArray[Any]
+ENOUGH_FOR_TEMPERATURE = 5000  # rows; one number needs no more
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def score_held_out(
     if task.kind == "regression":
         losses, temperature = (scores_nk[:, 0] - targets) ** 2, 1.0
     else:
-        temperature = fit_temperature(task, scores_nk, targets, weights_n, start)
+        some = slice(None, None, max(1, len(scores_nk) // ENOUGH_FOR_TEMPERATURE))
+        temperature = fit_temperature(task, scores_nk[some], targets[some], weights_n[some], start)
         losses = log_losses(task, scores_nk, targets, temperature)
     return HeldOut(scores_nk, temperature, losses, float(weights_n @ losses / weights_n.sum()))
 

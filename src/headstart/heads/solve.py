@@ -25,6 +25,7 @@ from headstart.heads.search import HeldOut, score_held_out
 __all__ = ["solve_head"]
 
 Array = npt.NDArray[Any]
+MANY_ROWS = 5000  # from here on three folds do as well as five
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ def solve_head(
     """
     stage = progress.stage("head", len(targets)) if progress is not None else contextlib.nullcontext()
     with stage as running:
-        rows = TrainingRows.of(features_nd, targets, task, groups=groups, seed=seed)
+        num_folds = 5 if len(targets) < MANY_ROWS else 3
+        rows = TrainingRows.of(features_nd, targets, task, groups=groups, num_folds=num_folds, seed=seed)
         weighted = rows.weighted("solve_head", class_weight)
-        entries = [_enter(head, rows, weighted.weights) for head in _candidates(rows, class_weight, seed)]
+        entries = [_enter(head, rows, weighted.weights) for head in _candidates(rows, class_weight, num_folds, seed)]
         winner, why = _choose(entries, weighted)
         winner.head.report |= {"competition": [_line(entry, weighted) for entry in entries], "why": why}
         if running is not None:
@@ -93,14 +95,13 @@ def solve_head(
     return winner.head
 
 
-def _candidates(rows: TrainingRows, class_weight: ClassWeight | None, seed: int) -> list[LinearHead]:
+def _candidates(rows: TrainingRows, class_weight: ClassWeight | None, num_folds: int, seed: int) -> list[LinearHead]:
     if rows.task.kind == "regression":
+        ridge = RidgeHead(num_folds=num_folds, seed=seed)
         plain = len(rows.targets) > 2 * rows.space.rotated.shape[1]
-        return [RidgeHead(seed=seed), *([LinearRegressionHead(seed=seed)] if plain else [])]
-    ridge, logistic = (
-        RidgeHead(class_weight=class_weight, seed=seed),
-        LogisticHead(class_weight=class_weight, seed=seed),
-    )
+        return [ridge, *([LinearRegressionHead(num_folds=num_folds, seed=seed)] if plain else [])]
+    ridge = RidgeHead(class_weight=class_weight, num_folds=num_folds, seed=seed)
+    logistic = LogisticHead(class_weight=class_weight, num_folds=num_folds, seed=seed)
     return [ridge, NearestMeanHead(), logistic]
 
 
