@@ -56,7 +56,9 @@ def parse_architecture(expression: str) -> Architecture:
         if isinstance(tree, ast.Call):
             path = ast.unparse(tree.func)
             positional = [ast.literal_eval(value) for value in tree.args]
-            named = {str(item.arg): ast.literal_eval(item.value) for item in tree.keywords if item.arg is not None}
+            named = {str(item.arg): ast.literal_eval(item.value) for item in tree.keywords}
+            if "None" in named:  # ** hides its names
+                raise refusal
         else:
             path, positional, named = ast.unparse(tree), [], {}
     except (SyntaxError, ValueError) as error:
@@ -171,18 +173,18 @@ def timm_backbone(
     """
     arguments = {key: value for key, value in architecture.arguments.items() if key != "num_classes"}
     architecture = Architecture("timm", architecture.name, arguments)
-    network = create(architecture, 0)
-    settings = {**pretrained_config(network), **{key: item for key, item in (config or {}).items() if item is not None}}
-    num_classes = _source_classes(weights, set(network.state_dict()), settings)
+    given = {key: item for key, item in (config or {}).items() if item is not None}
+    num_classes = _source_classes(weights, given.get("classifier") or _classifier_names(architecture.name))
+    network = create(architecture, num_classes)
+    settings = {**pretrained_config(network), **given}
+    fill(network, weights, origin)
     source_head = None
     if num_classes:
-        network = create(architecture, num_classes)
-        fill(network, weights, origin)
         classifier = network.get_classifier()  # type: ignore[operator]
-        source_head = classifier if isinstance(classifier, nn.Linear) else None
+        whole = len(network.state_dict())
         network.reset_classifier(0)  # type: ignore[operator]
-    else:
-        fill(network, weights, origin)
+        alone = whole - len(network.state_dict()) == len(classifier.state_dict())  # no auxiliary head went with it
+        source_head = classifier if isinstance(classifier, nn.Linear) and alone else None
     transform = image_transform(settings, input_size)
     if input_size is not None and hasattr(network, "set_input_size"):
         network.set_input_size((transform.height, transform.width))  # type: ignore[operator]
@@ -202,11 +204,18 @@ def timm_backbone(
     )
 
 
-def _source_classes(weights: dict[str, Tensor], headless: set[str], settings: dict[str, Any]) -> int:
+def _classifier_names(name: str) -> str | tuple[str, ...]:
+    """Return what timm calls the source head of a network, without building it."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return getattr(config, "classifier", None) or ()
+
+
+def _source_classes(weights: dict[str, Tensor], names: str | tuple[str, ...]) -> int:
     """Return the number of outputs of the source head among ``weights``; 0 when they hold no head."""
-    names = settings.get("classifier") or ()
     for name in (names,) if isinstance(names, str) else names:
         for key in (f"{name}.bias", f"{name}.weight"):
-            if key in weights and key not in headless:
+            if key in weights:
                 return int(weights[key].shape[0])
     return 0

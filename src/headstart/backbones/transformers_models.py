@@ -22,6 +22,7 @@ __all__ = ["ImageEncoder", "TextEncoder", "build_transformers", "open_transforme
 Pooling = Literal["mean", "first", "last", "pooler"]
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
 _NOT_ARCHITECTURE = {"model_type", "auto_map", "transformers_version", "_name_or_path"}
+_TOKENIZER_FILES = (TOKENIZER_FILE, "vocab.txt", "vocab.json", "*.model")
 _LONGEST = 512  # of a text, where neither tokenizer nor network says less
 
 
@@ -181,6 +182,12 @@ def open_transformers_folder(
         width = _width(network, torch.zeros(1, 3, transform.height, transform.width))
         return Backbone(architecture, network, transform, width=width, **shared)
     tokenizer = _tokenizer(folder, transformers)
+    rows = int(network.get_submodule("encoder").get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    if tokenizer.vocabulary_size > rows:
+        raise BackboneError(
+            f"open_backbone: the tokenizer of {folder} has {tokenizer.vocabulary_size} tokens, the network {rows}; "
+            "they do not belong together."
+        )
     text = TextTransform(_max_tokens(folder, config), pooling, tokenizer.digest)  # type: ignore[arg-type]
     ids = torch.full((1, 2), tokenizer.pad_id)
     width = _width(network, ids, torch.ones_like(ids))
@@ -296,6 +303,11 @@ def _licence(folder: Path, known: str) -> str:
 
 def _tokenizer(folder: Path, transformers: Any) -> Tokenizer:
     """Return the folder's tokenizer as transformers completes it; its special tokens may live in Python code."""
+    known = [path.name for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)]
+    if not known:  # transformers would make an empty one up
+        raise BackboneError(
+            f"open_backbone: {folder} holds no tokenizer ({', '.join(_TOKENIZER_FILES)}); put the model's own beside it."
+        )
     try:
         with _silence(transformers):
             loaded = transformers.AutoTokenizer.from_pretrained(
