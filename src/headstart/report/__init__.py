@@ -1,5 +1,6 @@
 """Floor 6: the page a run explains itself with, and the JSON contract other programs read."""
 
+from headstart.report.contract import RANK_SCHEMA, REPORT_SCHEMA, rank_json, report_json
 from headstart.report.data import (
     Baseline,
     Candidate,
@@ -14,8 +15,11 @@ from headstart.report.data import (
     RuntimeSummary,
     TrainingCurves,
 )
+from headstart.report.page import render_rank, render_report, write_rank_report, write_report
 
 __all__ = [
+    "RANK_SCHEMA",
+    "REPORT_SCHEMA",
     "Baseline",
     "Candidate",
     "Cost",
@@ -28,4 +32,10 @@ __all__ = [
     "RowExample",
     "RuntimeSummary",
     "TrainingCurves",
+    "rank_json",
+    "render_rank",
+    "render_report",
+    "report_json",
+    "write_rank_report",
+    "write_report",
 ]
