@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headstart.core.errors import ConfigError, ShapeError
-from headstart.evaluation import NoveltyScorer
+from headstart.model.novelty import NoveltyScorer
 
 
 def features(num_rows: int, seed: int, shift: float = 0.0) -> np.ndarray:

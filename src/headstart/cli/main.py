@@ -1,0 +1,303 @@
+"""The ``headstart`` command.
+
+Help, ``methods`` and ``backbones`` import no large library: every command imports what it needs when it runs.
+User errors are one or two lines on standard error and exit status 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.core.errors import HeadstartError
+
+__all__ = ["app", "main"]
+
+INTRODUCTION = """Transfer learning that proves whether it helped: labelled data in, an honestly tested model out.
+
+\b
+Start here:
+  headstart fit photos/                                      a proven model from a folder of class folders
+  headstart rank photos/                                     which base model suits your data, and its cost
+  headstart predict runs/photos new/ --out predictions.csv   use the model
+"""
+
+app = typer.Typer(
+    name="headstart",
+    help=INTRODUCTION,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Text = Annotated[str | None, typer.Option(help="Column of a table that holds the text.")]
+Image = Annotated[str | None, typer.Option(help="Column of a table that holds the image path.")]
+Label = Annotated[str | None, typer.Option(help="Label column; several joined by commas make a multi-label task.")]
+Group = Annotated[str | None, typer.Option(help="Column whose equal values stay together when rows are split.")]
+SplitColumn = Annotated[str | None, typer.Option("--split", help="Column that says train, val or test.")]
+TaskKindOption = Annotated[str, typer.Option("--task", help="auto, classification, multilabel or regression.")]
+BackboneOption = Annotated[
+    str | None, typer.Option("--backbone", "-b", help="Base models to choose from, joined by commas: names or paths.")
+]
+RuntimeOption = Annotated[str, typer.Option(help="auto measures; or torch-fp32, torch-bf16, openvino-bf16, ...")]
+Seed = Annotated[int, typer.Option(help="Of splits, folds and draws.")]
+
+
+@app.command()
+def fit(
+    source: Annotated[
+        str | None, typer.Argument(help="Folder of class folders, or a CSV, TSV, JSONL or Parquet file.")
+    ] = None,
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    group: Group = None,
+    split: SplitColumn = None,
+    task: TaskKindOption = "auto",
+    goal: Annotated[str | None, typer.Option(help='Requirement, such as "macro_f1 >= 0.95".')] = None,
+    budget: Annotated[str | None, typer.Option(help="Time limit, such as 10m.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME when left out.")] = None,
+    backbone: BackboneOption = None,
+    head: Annotated[str, typer.Option(help="auto, or a head's name.")] = "auto",
+    class_weight: Annotated[str, typer.Option(help="none, or balanced: every class counts the same.")] = "none",
+    views: Annotated[int, typer.Option(help="2 adds the mirror image of every picture.")] = 1,
+    scratch: Annotated[str, typer.Option(help="Training from scratch, to compare: auto, full or off.")] = "auto",
+    runtime: RuntimeOption = "auto",
+    test: Annotated[float, typer.Option(help="Share of rows sealed for the test.")] = 0.2,
+    seed: Seed = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of an earlier run; other options are not read then.")
+    ] = None,
+) -> None:
+    """Make a proven model out of labelled rows.
+
+    Example: headstart fit reviews.csv --text text --label stars --goal "macro_f1 >= 0.9" --budget 10m
+    """
+    from headstart.core.errors import ConfigError
+    from headstart.workflow import FitConfig, read_config
+    from headstart.workflow import fit as run_fit
+
+    if config is not None:
+        stated, settings = read_config(config)
+        source = source or stated
+    else:
+        settings = FitConfig(
+            text=text,
+            image=image,
+            label=label,
+            group=group,
+            split=split,
+            task=task,
+            goal=goal,
+            budget=budget,
+            backbones=_names(backbone),
+            head=head,
+            class_weight=class_weight,  # type: ignore[arg-type]
+            views=views,
+            scratch=scratch,  # type: ignore[arg-type]
+            runtime=runtime,
+            test=test,
+            seed=seed,
+        )
+    if not source:
+        raise ConfigError("fit: say what to learn from, for example: headstart fit photos/")
+    print(run_fit(source, out=out, config=settings))
+
+
+@app.command()
+def rank(
+    source: Annotated[str, typer.Argument(help="Labelled rows, as for fit.")],
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    task: TaskKindOption = "auto",
+    backbone: BackboneOption = None,
+    rows: Annotated[int, typer.Option(help="Size of the stratified subset that is embedded.")] = 500,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page with the table and the plot.")] = None,
+    runtime: RuntimeOption = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Rank base models on your data, without training any.
+
+    Example: headstart rank photos/ --out ranking
+    """
+    from headstart.workflow import rank as run_rank
+
+    ranking = run_rank(
+        source,
+        text=text,
+        image=image,
+        label=label,
+        task=task,
+        backbones=_names(backbone),
+        rows=rows,
+        out=out,
+        runtime=runtime,
+        seed=seed,
+    )
+    print(ranking)
+    if ranking.folder is not None:
+        print(f"Page: {ranking.folder / 'rank.html'}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    source: Annotated[str, typer.Argument(help="New rows: a folder, a file, a table.")],
+    text: Text = None,
+    image: Image = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file; the table is printed when left out.")] = None,
+    runtime: RuntimeOption = "auto",
+) -> None:
+    """Answer for new rows.
+
+    Example: headstart predict runs/photos new/ --out predictions.csv
+    """
+    from headstart.workflow import predict as run_predict
+
+    answers = run_predict(model, source, text=text, image=image, out=out, runtime=runtime, progress=_progress())
+    if out is None:
+        print(answers.to_frame().to_csv(index=False), end="")
+    else:
+        unusual = int(answers.unusual_n.sum())
+        print(f"{len(answers):,} rows answered, {unusual:,} unlike the training rows; written to {out}")
+    for finding in answers.failures:
+        print(finding, file=sys.stderr)
+
+
+@app.command()
+def check(
+    source: Annotated[str, typer.Argument(help="Rows, labelled or not.")],
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    group: Group = None,
+    split: SplitColumn = None,
+    task: TaskKindOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file for everything found.")] = None,
+) -> None:
+    """Say what is wrong with your data.
+
+    Example: headstart check photos/
+    """
+    from headstart.workflow import check as run_check
+
+    columns = {"text": text, "image": image, "label": label, "group": group, "split": split}
+    given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
+    found = run_check(source, out=out, progress=_progress(), task=task, **given)
+    for line in found.summary_lines():
+        print(line)
+    for finding in found.findings:
+        print(finding)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Run or model folder.")],
+    source: Annotated[str, typer.Argument(help="Labelled rows the model has not seen.")],
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    group: Group = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    runtime: RuntimeOption = "auto",
+) -> None:
+    """Measure a model on labelled rows it has not seen.
+
+    Example: headstart evaluate runs/photos held_out/
+    """
+    from headstart.workflow import evaluate as run_evaluate
+
+    print(
+        run_evaluate(
+            model,
+            source,
+            text=text,
+            image=image,
+            label=label,
+            group=group,
+            out=out,
+            runtime=runtime,
+            progress=_progress(),
+        )
+    )
+
+
+@app.command()
+def backbones() -> None:
+    """List base models."""
+    from headstart.catalog import describe
+
+    print(describe("backbone"))
+
+
+@app.command()
+def methods() -> None:
+    """List methods, heads, scores and metrics."""
+    from headstart.catalog import describe
+
+    print("\n\n".join(describe(kind) for kind in ("method", "head", "score", "metric")))
+
+
+cache_app = typer.Typer(help="List or clear the feature cache.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """Show what is cached, by base model and stage."""
+    from headstart.features import FeatureStore
+
+    store = FeatureStore()
+    lines = store.list()
+    for line in lines:
+        print(line)
+    print(f"{len(lines)} spaces, {store.size() / 1e6:.1f} MB in {store.folder}")
+
+
+@cache_app.command("clear")
+def cache_clear(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove every cached feature; they are computed again when needed."""
+    from headstart.features import FeatureStore
+
+    store = FeatureStore()
+    size = store.size()
+    if not yes:
+        typer.confirm(f"Remove {size / 1e6:.1f} MB of cached features in {store.folder}?", abort=True)
+    store.clear()
+    print(f"{size / 1e6:.1f} MB removed")
+
+
+def _names(joined: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (joined or "").split(",") if name.strip())
+
+
+def _progress() -> Any:
+    from headstart.core.progress import Progress
+
+    return Progress()
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``headstart`` script."""
+    try:
+        app()
+    except HeadstartError as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("headstart: interrupted; what was cached is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

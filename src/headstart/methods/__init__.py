@@ -1,0 +1,6 @@
+"""Floor 4: recipes. Each is one file and one line in the catalog."""
+
+from headstart.methods.feature_extraction import FeatureExtraction
+from headstart.methods.from_scratch import FromScratch, ScratchModel
+
+__all__ = ["FeatureExtraction", "FromScratch", "ScratchModel"]

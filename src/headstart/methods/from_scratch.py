@@ -1,0 +1,159 @@
+"""The same network with random weights, really trained: what the labelled rows alone can teach it.
+
+The honest counterpart of transfer: architecture, input size and rows are the same, only the knowledge is missing.
+It trains every parameter with augmentation (mirroring) and keeps the weights that do best on rows set aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.backbones import Backbone
+from headstart.core.errors import DataError
+from headstart.core.progress import Progress
+from headstart.core.seeds import derive_seed
+from headstart.core.tasks import Task
+from headstart.data import Dataset, folds
+from headstart.features import extract_features
+from headstart.training import History, InputRows, TrainingConfig, TrainingRows, train
+
+__all__ = ["FromScratch", "ScratchModel"]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train on one thread: a CPU-second budget then buys steps, not threads that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Network(nn.Module):
+    """A backbone and a linear layer; for regression its output is put into the unit of the targets."""
+
+    def __init__(self, backbone: Backbone, num_outputs: int, centre: float, scale: float) -> None:
+        super().__init__()
+        self.backbone = backbone.module
+        self.head = nn.Linear(backbone.width, num_outputs)
+        self.centre, self.scale = centre, scale
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.head(self.backbone(*inputs))
+        return output
+
+
+@dataclass
+class ScratchModel:
+    """A network trained from random weights, and how its training went."""
+
+    backbone: Backbone
+    head: nn.Linear
+    task: Task
+    history: History
+    centre: float = 0.0
+    scale: float = 1.0
+
+    def predict(self, rows: Dataset, *, runtime: str = "auto", progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return scores of shape (n, k), or (n,) for regression. Rows that cannot be read are an error here."""
+        features = extract_features(rows, self.backbone, store=False, runtime=runtime, progress=progress)
+        if len(features.kept) != len(rows):
+            raise DataError(
+                f"ScratchModel: {len(rows) - len(features.kept)} rows cannot be read; leave them out first."
+            )
+        with torch.no_grad():
+            output_nk = self.head(torch.from_numpy(features.values_nd)).double()
+        if self.task.kind == "regression":
+            return np.asarray(output_nk[:, 0].numpy() * self.scale + self.centre)
+        activation = torch.softmax(output_nk, 1) if self.task.kind == "classification" else torch.sigmoid(output_nk)
+        return np.asarray(activation.numpy())
+
+
+class FromScratch:
+    """Train a backbone's network from random weights.
+
+    Parameters
+    ----------
+    cpu_seconds : float
+        Budget of CPU time for training; infinity trains until the validation loss stops falling.
+    seed : int
+        Weights, order of rows, and the rows set aside.
+    validation : float in (0, 1)
+        Share of the training rows set aside to choose the weights to keep.
+    """
+
+    def __init__(self, cpu_seconds: float = 60.0, seed: int = 0, validation: float = 0.15) -> None:
+        self.cpu_seconds = cpu_seconds
+        self.seed = seed
+        self.validation = validation
+
+    def fit(self, train_rows: Dataset, backbone: Backbone, *, progress: Progress | None = None) -> ScratchModel:
+        """Train on labelled rows; the backbone given stays as it is."""
+        task, targets = train_rows.task, train_rows.targets
+        if task is None or targets is None:
+            raise DataError("FromScratch: needs labelled rows; these have no labels.")
+        fresh = backbone.with_random_weights(derive_seed(self.seed, "scratch") % 2**31)
+        centre, scale = 0.0, 1.0
+        if task.kind == "regression":
+            centre, scale = float(targets.mean()), float(targets.std()) or 1.0
+            targets = (targets - centre) / scale
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "scratch head"))
+            network = _Network(fresh, task.num_outputs, centre, scale)
+            network.to("cuda" if torch.cuda.is_available() else "cpu")
+            inputs = InputRows(train_rows, fresh)
+            try:
+                with _one_thread():
+                    history = self._train(network, task, inputs, targets, train_rows, progress)
+            finally:
+                inputs.close()
+                network.cpu()
+        return ScratchModel(fresh, network.head, task, history, centre, scale)
+
+    def _train(
+        self,
+        network: nn.Module,
+        task: Task,
+        inputs: InputRows,
+        targets: NDArray[Any],
+        rows: Dataset,
+        progress: Progress | None,
+    ) -> History:
+        learning, choosing = self._set_aside(rows)
+        config = TrainingConfig(
+            cpu_seconds=self.cpu_seconds,
+            learning_rate=5e-4 if rows.modality == "text" else 1e-3,
+            max_epochs=200 if math.isinf(self.cpu_seconds) else 100,
+            flips=rows.modality == "image",
+            seed=self.seed,
+        )
+        return train(
+            network,
+            task,
+            TrainingRows(inputs, targets, learning),
+            TrainingRows(inputs, targets, choosing),
+            config,
+            progress=progress,
+        )
+
+    def _set_aside(self, rows: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return rows to learn from and rows to choose by, whole groups on one side; tiny sets choose by what they learn from."""
+        if len(rows) < 7:
+            everything = np.arange(len(rows))
+            return everything, everything
+        num_folds = min(len(rows), max(2, round(1 / self.validation)))
+        learning, choosing = folds(rows, num_folds, seed=self.seed)[0]
+        return np.asarray(learning), np.asarray(choosing)

@@ -1,0 +1,60 @@
+"""The model card: what a person must know before using a model, in Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.model.model import Model
+
+__all__ = ["model_card"]
+
+_MOST_CLASSES = 200
+
+
+def model_card(model: Model) -> str:
+    """Return the card of a model, from what its provenance holds."""
+    provenance = model.provenance
+    lines = [
+        f"# {_plain(provenance.get('title', 'A headstart model'))}",
+        "",
+        str(provenance.get("verdict", "This model has not been evaluated.")),
+        "",
+        "## What it does",
+        "",
+        f"- task: {model.task.kind} of {model.backbone.modality} rows",
+        f"- base model: `{model.backbone.name}`, frozen ({model.backbone.origin}; licence: {model.backbone.licence})",
+        f"- head: {type(model.head).__name__}, solved on {provenance.get('train_rows', 'an unknown number of')} labelled rows",
+        f"- trained with: headstart {provenance.get('headstart', 'unknown')} on runtime {model.runtime or 'unknown'}",
+        "",
+    ]
+    if model.task.classes:
+        shown = ", ".join(_plain(name) for name in model.task.classes[:_MOST_CLASSES])
+        more = len(model.task.classes) - _MOST_CLASSES
+        lines += ["## Classes", "", shown + (f" and {more} more" if more > 0 else ""), ""]
+    metrics: dict[str, Any] = provenance.get("metrics", {})
+    if metrics:
+        lines += ["## Measured on sealed test rows", "", "| metric | value | 95 % interval |", "|---|---|---|"]
+        lines += [f"| {name} | {m['value']:.4g} | {m['low']:.4g} to {m['high']:.4g} |" for name, m in metrics.items()]
+        lines.append("")
+    lines += [
+        "## Use",
+        "",
+        "```python",
+        "import headstart",
+        'model = headstart.load_model("this folder")',
+        'model.predict("new rows").to_csv("predictions.csv")',
+        "```",
+        "",
+        "## Limits",
+        "",
+        "The figures hold for rows like the training rows. Rows marked `unusual` in the predictions are not like them:",
+        "do not rely on their answers. Labels, their mistakes and their biases came from the training data.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: Any) -> str:
+    """Return text that cannot act as Markdown or HTML."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!" else letter for letter in str(text)).replace("\n", " ")

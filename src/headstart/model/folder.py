@@ -1,0 +1,221 @@
+"""The model folder: written whole or not at all, checked byte by byte before anything in it is believed.
+
+    model.json            what the model is and where it came from, with the digest of every other file
+    model.safetensors     backbone, head and novelty tensors
+    tokenizer/            texts only
+    README.md             model card
+
+Nothing in the folder is code and nothing is unpickled. `load_model` refuses a file that is missing, changed or
+named outside the folder, and a ``model.json`` that is not byte for byte what headstart writes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.digests import digest_file, digest_json
+from headstart.core.errors import ModelError
+from headstart.core.files import write_text
+from headstart.core.preprocessing import TextTransform, View
+from headstart.core.tasks import Task
+from headstart.model.card import model_card
+from headstart.model.model import Model
+
+__all__ = ["FORMAT", "load_model", "save_model"]
+
+FORMAT = 1
+_LIMIT = 64 << 20  # a model.json larger than this is not ours
+
+
+def save_model(model: Model, folder: Path) -> Path:
+    """Write a model folder; an older model of the same name is replaced only when the new one is complete.
+
+    Raises
+    ------
+    ModelError
+        If the folder exists and is not a model folder, or cannot be written (full disk, no permission).
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+        raise ModelError(f"save_model: {folder} exists and is not a model folder; choose another name or remove it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        save_file(_tensors(model), building / "model.safetensors")
+        if isinstance(model.backbone.transform, TextTransform):
+            (building / "tokenizer").mkdir()
+            model.backbone.save_tokenizer(building / "tokenizer")
+        write_text(building / "README.md", model_card(model))
+        files = sorted(path for path in building.rglob("*") if path.is_file())
+        content = _description(model)
+        content["files"] = {path.relative_to(building).as_posix(): digest_file(path) for path in files}
+        content["digest"] = digest_json(content)
+        write_text(building / "model.json", _as_text(content))
+        building.chmod(0o755)
+        _take_the_place(building, folder)
+    except OSError as error:
+        raise ModelError(
+            f"save_model: {folder} cannot be written: {error.strerror or error}; free space or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    model.folder = folder
+    return folder
+
+
+def _take_the_place(building: Path, folder: Path) -> None:
+    """Put the finished folder under its name; the old one moves aside first and goes only when the new one stands."""
+    if not folder.exists():
+        building.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    folder.replace(aside / "old")
+    try:
+        building.rename(folder)
+    except OSError:
+        (aside / "old").replace(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read a model folder back.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `save_model` wrote, or a run folder that holds it under ``model``.
+
+    Raises
+    ------
+    ModelError
+        If anything is missing, damaged, made by a newer format, or names a file outside the folder.
+    """
+    from safetensors.torch import load_file
+
+    from headstart.backbones import build_backbone
+    from headstart.heads import LinearHead
+
+    folder = Path(folder)
+    if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
+        folder = folder / "model"
+    content = _read_description(folder)
+    _check_files(folder, content)
+    tensors = load_file(folder / "model.safetensors")
+    try:
+        weights = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
+        tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
+        backbone = build_backbone(content["backbone"], weights, tokenizer)
+        head = LinearHead.from_state(content["head"], _part(tensors, "head."))
+        novelty = _load_novelty(content.get("novelty"), _part(tensors, "novelty."))
+        return Model(
+            backbone=backbone,
+            head=head,
+            task=Task.from_dict(content["task"]),
+            novelty=novelty,
+            views=tuple(View(**view) for view in content["views"]),
+            runtime=content["runtime"],
+            provenance=content["provenance"],
+            folder=folder,
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelError(
+            f"load_model: {folder}/model.json lacks or misstates {error}; save the model again."
+        ) from error
+
+
+def _tensors(model: Model) -> dict[str, NDArray[Any]]:
+    tensors = {f"backbone.{name}": tensor.numpy() for name, tensor in model.backbone.state_dict().items()}
+    tensors |= {f"head.{name}": np.ascontiguousarray(array) for name, array in model.head.state().items()}
+    if model.novelty is not None:
+        tensors |= {f"novelty.{name}": np.ascontiguousarray(array) for name, array in model.novelty.state().items()}
+    return tensors
+
+
+def _description(model: Model) -> dict[str, Any]:
+    import headstart
+
+    return {
+        "format": FORMAT,
+        "headstart": headstart.__version__,
+        "task": model.task.to_dict(),
+        "backbone": model.backbone.spec(),
+        "weights_digest": model.backbone.weights_digest,
+        "head": model.head.config(),
+        "novelty": None if model.novelty is None else model.novelty.config(),
+        "views": [vars(view) for view in model.views],
+        "runtime": model.runtime,
+        "provenance": model.provenance,
+    }
+
+
+def _as_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    if not path.is_file():
+        raise ModelError(f"load_model: {folder} holds no model.json; give the folder that `fit` wrote.")
+    if path.stat().st_size > _LIMIT:
+        raise ModelError(f"load_model: {path} is larger than {_LIMIT >> 20} MB; this is not a model headstart wrote.")
+    text = path.read_bytes()
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"load_model: {path} is damaged ({error}); restore it from a copy.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise ModelError(f"load_model: {path} is not a model description; give the folder that `fit` wrote.")
+    if content["format"] > FORMAT:
+        raise ModelError(
+            f"load_model: {path} has format {content['format']}, this headstart reads up to {FORMAT}; upgrade headstart."
+        )
+    stated = content.pop("digest", None)
+    again = {**content, "digest": digest_json(content)}
+    if stated != again["digest"] or _as_text(again).encode() != text:
+        raise ModelError(f"load_model: {path} was changed after it was written; restore it from a copy.")
+    return content
+
+
+def _check_files(folder: Path, content: dict[str, Any]) -> None:
+    files = content.get("files")
+    if not isinstance(files, dict) or "model.safetensors" not in files:
+        raise ModelError(f"load_model: {folder}/model.json lists no model.safetensors; save the model again.")
+    for name, stated in files.items():
+        relative = PurePosixPath(name)
+        inside = folder.resolve() / relative
+        if (
+            relative.is_absolute()
+            or ".." in relative.parts
+            or "\\" in name
+            or not inside.resolve().is_relative_to(folder.resolve())
+        ):
+            raise ModelError(
+                f"load_model: {folder}/model.json names {name!r}, outside the folder; do not trust this model."
+            )
+        if not inside.is_file():
+            raise ModelError(f"load_model: {folder} lacks {name}; restore it from a copy.")
+        if digest_file(inside) != stated:
+            raise ModelError(
+                f"load_model: {folder / relative} was changed after it was written; restore it from a copy."
+            )
+
+
+def _part(tensors: dict[str, Any], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): tensor.numpy() for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_novelty(config: dict[str, Any] | None, state: dict[str, NDArray[Any]]) -> Any:
+    from headstart.model.novelty import NoveltyScorer
+
+    return None if config is None else NoveltyScorer.from_state(config, state)

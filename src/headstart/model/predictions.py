@@ -1,0 +1,94 @@
+"""What a model says of some rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.files import atomic_path
+from headstart.core.tasks import Task
+from headstart.data import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Predictions"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers for rows, in the order the rows came.
+
+    Parameters
+    ----------
+    task : Task
+        What was predicted.
+    ids : list of str, length n
+        What a person finds each row by.
+    scores : float64 array of shape (n, k), or (n,) for regression
+        Probability of every class, or the predicted number.
+    novelty_n : float64 array of shape (n,)
+        How unlike the training rows a row is; 1 is the threshold.
+    unusual_n : bool array of shape (n,)
+        Rows unlike the training data: do not rely on their answers.
+    kept : int64 array of shape (n,)
+        Which of the rows asked for these are.
+    failures : tuple of Finding
+        Rows that could not be read and have no answer.
+    """
+
+    task: Task
+    ids: list[str]
+    scores: NDArray[np.float64]
+    novelty_n: NDArray[np.float64]
+    unusual_n: NDArray[np.bool_]
+    kept: NDArray[np.int64]
+    failures: tuple[Finding, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labels(self) -> list[Any]:
+        """The answers: a class name, a tuple of class names (those at least as likely as not), or a number for each row."""
+        classes = self.task.classes
+        if self.task.kind == "regression":
+            return [float(value) for value in self.scores]
+        if self.task.kind == "classification":
+            return [classes[i] for i in self.scores.argmax(1)]
+        return [tuple(classes[i] for i in np.flatnonzero(row >= 0.5)) for row in self.scores]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table: row, prediction, confidence, one probability column a class, novelty, unusual, problem.
+
+        Rows that could not be read come last, with their reason under ``problem`` and nothing else.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {"row": list(self.ids)}
+        if self.task.kind == "multilabel":
+            columns["prediction"] = ["|".join(names) for names in self.labels]
+        else:
+            columns["prediction"] = self.labels
+        if self.task.kind == "classification":
+            columns["confidence"] = self.scores.max(1) if len(self) else []
+        if self.task.kind != "regression":
+            columns |= {f"p({name})": self.scores[:, i] for i, name in enumerate(self.task.classes)}
+        columns |= {"novelty": self.novelty_n, "unusual": self.unusual_n, "problem": [""] * len(self)}
+        frame = pd.DataFrame(columns)
+        lost = [(row, finding.message) for finding in self.failures for row in finding.rows]
+        if lost:
+            unread = pd.DataFrame({"row": [row for row, _ in lost], "problem": [why for _, why in lost]})
+            frame = pd.concat([frame, unread], ignore_index=True)
+        return frame
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write `to_frame` as CSV, atomically, and return its path."""
+        target = Path(path)
+        with atomic_path(target) as temporary:
+            self.to_frame().to_csv(temporary, index=False)
+        return target

@@ -1,0 +1,129 @@
+"""Rows worth a look: the worst mistakes, labels to doubt, rows unlike the others; and the head, in a few words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from headstart.core.errors import UnreadableRow
+from headstart.core.tasks import Task
+from headstart.data import Dataset, thumbnail
+from headstart.evaluation import suspect_labels
+from headstart.features import Features
+from headstart.heads import LinearHead
+from headstart.model import Model, Predictions
+from headstart.report import HeadSummary, NoveltySummary, RowExample
+
+__all__ = ["head_summary", "mistakes", "novelty_summary", "suspects"]
+
+_MOST = 12
+
+
+def mistakes(rows: Dataset, predictions: Predictions) -> list[RowExample]:
+    """Return the test rows the model was most sure of and wrong about; the largest errors, for regression."""
+    task, targets = predictions.task, rows.targets
+    assert targets is not None
+    if task.kind == "regression":
+        errors_n = np.abs(predictions.scores - targets)
+        order = np.argsort(-errors_n, kind="stable")[:_MOST]
+        return [
+            _example(rows, i, f"{targets[i]:.4g}", f"{predictions.scores[i]:.4g}", float(errors_n[i])) for i in order
+        ]
+    wrong_n, sure_n = _wrong(task, targets, predictions.scores)
+    order = [i for i in np.argsort(-sure_n, kind="stable") if wrong_n[i]][:_MOST]
+    return [
+        _example(rows, i, label_text(task, targets[i]), _text(predictions.labels[i]), float(sure_n[i])) for i in order
+    ]
+
+
+def _wrong(task: Task, targets: Any, scores: Any) -> tuple[Any, Any]:
+    """Return which rows are wrong, and how sure the model was of its answer (of its worst label, for several)."""
+    if task.kind == "classification":
+        return scores.argmax(1) != targets, scores.max(1)
+    miss_nk = (scores >= 0.5) != targets.astype(bool)
+    return miss_nk.any(1), np.where(miss_nk, np.maximum(scores, 1 - scores), 0).max(1)
+
+
+def suspects(train: Dataset, features: Features, model: Model) -> list[RowExample]:
+    """Return training rows whose label the model, which had not seen it, doubts most."""
+    task, held_out = model.task, model.head.validation_predictions
+    if task.kind == "regression" or held_out is None:
+        return []
+    rows = train.subset(features.kept)
+    assert rows.targets is not None
+    if len(held_out) != len(rows):
+        held_out = held_out.reshape(len(rows), -1, held_out.shape[1]).mean(1)
+    found = suspect_labels(rows.targets, held_out, task.classes, max_rows=_MOST)
+    return [
+        _example(rows, item.index, item.given, item.suggested, item.suggested_probability, "label to check")
+        for item in found
+    ]
+
+
+def novelty_summary(rows: Dataset, predictions: Predictions, model: Model) -> NoveltySummary | None:
+    """Return how many test rows are unlike the training rows, and the most unlike of them."""
+    if model.novelty is None or len(rows) == 0:
+        return None
+    assert rows.targets is not None
+    flagged = np.flatnonzero(predictions.unusual_n)
+    order = flagged[np.argsort(-predictions.novelty_n[flagged], kind="stable")][:6]
+    examples = [
+        _example(
+            rows,
+            i,
+            label_text(model.task, rows.targets[i]),
+            _text(predictions.labels[i]),
+            None,
+            f"{predictions.novelty_n[i]:.2f} times the threshold",
+        )
+        for i in order
+    ]
+    rule = f"farther from every training row than {100 * model.novelty.quantile:.0f} % of training rows are from each other"
+    return NoveltySummary(len(flagged), len(rows), rule, examples)
+
+
+def head_summary(head: LinearHead) -> HeadSummary:
+    """Return which head was chosen, why, and the penalties that were searched."""
+    report = head.report
+    path = report.get("path") or []
+    contenders = {
+        line["head"]: float(line.get("accuracy", line["loss"]))
+        for line in report.get("competition", [])
+        if "head" in line
+    }
+    return HeadSummary(
+        head.kind,
+        reason=str(report.get("why", "")),
+        penalties=[float(step["penalty"]) for step in path],
+        scores=[float(step["score"]) for step in path],
+        score_name=str(report.get("criterion", "validation score")),
+        chosen=report.get("penalty"),
+        contenders=contenders,
+    )
+
+
+def label_text(task: Task, target: Any) -> str:
+    """Return a target for people."""
+    if task.kind == "classification":
+        return task.classes[int(target)]
+    if task.kind == "multilabel":
+        return ", ".join(task.classes[i] for i in np.flatnonzero(target)) or "none"
+    return f"{float(target):.4g}"
+
+
+def _text(answer: Any) -> str:
+    return (", ".join(answer) or "none") if isinstance(answer, tuple) else str(answer)
+
+
+def _example(rows: Dataset, i: Any, truth: str, predicted: str, confidence: float | None, note: str = "") -> RowExample:
+    image, text = None, None
+    content: Any = rows.read(int(i))
+    if rows.modality == "image":
+        try:
+            image = thumbnail(content, 160)
+        except UnreadableRow:
+            note = (note + " (no picture: unreadable)").strip()
+    elif rows.modality == "text":
+        text = str(content)
+    return RowExample(rows.ids[int(i)], truth, predicted, confidence, image, text, note)

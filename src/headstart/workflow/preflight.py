@@ -1,0 +1,96 @@
+"""What is known before any weights load: rows, classes, what is wrong with them, and how they will be split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.core.errors import DataError
+from headstart.core.progress import Progress
+from headstart.data import DataCheck, Dataset, Finding, check_dataset, open_dataset, split_dataset
+from headstart.evaluation import SealedTest
+from headstart.workflow.config import FitConfig
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows ready to learn from.
+
+    ``train_groups`` are numbers of units that folds must not split: duplicates and the user's groups together.
+    ``test_rows`` are the test rows without their labels; the labels are in ``test``, sealed.
+    """
+
+    train: Dataset
+    train_groups: np.ndarray[Any, Any] | None
+    test_rows: Dataset
+    test: SealedTest[Dataset]
+    check: DataCheck
+    quarantine: tuple[Finding, ...]
+    lines: tuple[str, ...]
+
+
+def prepare(source: Any, config: FitConfig, progress: Progress, **labels: Any) -> Prepared:
+    """Open, check, clean and split the rows, and print the preflight.
+
+    Raises
+    ------
+    DataError
+        If nothing can be learned: no labels, one class, too few rows.
+    """
+    dataset = open_dataset(source, **config.columns, **labels)
+    if dataset.task is None:
+        raise DataError(
+            f"fit: {dataset.root or 'the data'} has no labels; give a folder of class folders, or name the column "
+            "with --label."
+        )
+    check = check_dataset(dataset, progress=progress)
+    clean = check.clean(dataset)
+    kept = np.setdiff1d(np.arange(len(dataset)), check.unreadable)
+    duplicates = check.duplicate_group[kept]
+    _refuse_hopeless(clean)
+    split = split_dataset(clean, test=config.test, seed=config.seed, duplicate_group=duplicates)
+    train_rows, test_rows = np.sort(np.concatenate([split.train, split.validation])), split.test
+    if len(test_rows) == 0:
+        raise DataError("fit: no row is left for the test; give more rows, or a larger --test share.")
+    train, test = clean.subset(train_rows), clean.subset(test_rows)
+    _refuse_hopeless(train)
+    lines = (
+        *check.summary_lines(),
+        *split.notes,
+        f"split: {len(train):,} rows to learn from, {len(test):,} sealed for the test",
+    )
+    for line in lines:
+        progress.say(line)
+    return Prepared(
+        train,
+        _units(train, duplicates[train_rows]),
+        test.unlabelled(),
+        SealedTest(test),
+        check,
+        clean.quarantine,
+        lines,
+    )
+
+
+def _units(rows: Dataset, duplicates: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Return unit numbers for the rows, None where every row is a unit of its own."""
+    from headstart.data import joined_units
+
+    units = joined_units(len(rows), rows.groups, duplicates)
+    return None if len(np.unique(units)) == len(rows) else units
+
+
+def _refuse_hopeless(rows: Dataset) -> None:
+    task, targets = rows.task, rows.targets
+    assert task is not None and targets is not None
+    if len(rows) < 4:
+        raise DataError(f"fit: at least 4 readable labelled rows are needed; got {len(rows)}. Give more rows.")
+    if task.kind == "classification" and len(np.unique(targets)) < 2:
+        only = task.classes[int(targets[0])]
+        raise DataError(f"fit: at least two classes are needed; every row is {only!r}. Add rows of another class.")
+    if task.kind == "regression" and float(np.ptp(targets)) == 0:
+        raise DataError(f"fit: the targets must differ; every row has {targets[0]:g}. Check the label column.")

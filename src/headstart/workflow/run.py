@@ -1,0 +1,97 @@
+"""A finished run: what it found, and the folder that explains it.
+
+report.html, report.json    for people, for programs
+model/                      the model, `headstart.load_model` reads it
+run.toml                    recreates the run
+quarantine.json             every row left out, and everything `check` found
+test_predictions.csv        the sealed test rows, truth and answer
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.core.errors import ConfigError
+from headstart.model import Model, Predictions
+from headstart.report import ReportData
+
+__all__ = ["Run", "free_folder"]
+
+
+@dataclass
+class Run:
+    """What `fit` returns; printing it prints the verdict first.
+
+    Parameters
+    ----------
+    model : Model
+        The trained model.
+    report : ReportData
+        Everything the report shows.
+    predictions : Predictions
+        Answers for the sealed test rows.
+    folder : Path
+        Where all of it was written.
+    """
+
+    model: Model
+    report: ReportData
+    predictions: Predictions
+    folder: Path
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether transfer helped, with the figures."""
+        return self.report.verdict.text
+
+    @property
+    def transfer_helped(self) -> bool | str:
+        """True, False or ``"unclear"``."""
+        return self.report.verdict.transfer_helped
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric on the sealed test rows."""
+        return {name: interval.value for name, interval in self.report.evaluation.metrics.items()}
+
+    def __str__(self) -> str:
+        lines = [self.verdict]
+        if self.report.goal is not None:
+            goal = self.report.goal
+            met = "met" if goal.met else "not met"
+            lines.append(f"Goal {goal.text}: {met}. {goal.note}".rstrip())
+        lines += [f"Report: {self.folder / 'report.html'}", f"Model:  {self.folder / 'model'}"]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}: {self.verdict})"
+
+
+def free_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """Return ``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.") or "run"
+    folder, number = parent / plain, 2
+    while folder.exists():
+        folder, number = parent / f"{plain}-{number}", number + 1
+    return folder
+
+
+def check_out(folder: Path) -> Path:
+    """Refuse an output folder that holds something other than an earlier run."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"fit: out must be a folder; {folder} is a file. Choose another name.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.toml").exists():
+        raise ConfigError(f"fit: {folder} holds files that are no earlier run; choose another --out or empty it.")
+    return folder
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the ``report.json`` of a run folder."""
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ConfigError(f"read_report: {folder} holds no report.json; give a folder that `fit` wrote.")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,29 @@
+"""What a run was made with, and when."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+
+__all__ = ["now", "versions"]
+
+_LIBRARIES = ("torch", "timm", "transformers", "openvino", "numpy", "scikit-learn", "pillow", "simplejpeg")
+
+
+def versions() -> dict[str, str]:
+    """Return versions of headstart, Python and the libraries a result depends on; those not installed are left out."""
+    import headstart
+
+    found = {"headstart": headstart.__version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, in ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

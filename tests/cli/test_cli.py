@@ -1,0 +1,94 @@
+"""The command line: quick help without heavy imports, errors in two lines with status 2, answers that can be piped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+
+def _run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "headstart", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["methods"], ["backbones"], ["fit", "--help"]])
+def test_what_must_be_quick_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['headstart', *{words!r}]\n"
+        "from headstart.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = [m for m in ('torch', 'pandas', 'sklearn', 'matplotlib', 'timm', 'transformers') if m in sys.modules]\n"
+        "print('HEAVY', heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("HEAVY []")
+
+
+def test_help_shows_three_commands_with_an_example_before_the_rest() -> None:
+    text = _run("--help").stdout
+    places = [text.index(f"headstart {name} ") for name in ("fit", "rank", "predict")]
+    assert places == sorted(places)
+    assert places[-1] < text.index("evaluate")
+
+
+def test_lists_name_the_default_base_models() -> None:
+    assert "efficientnet-lite0" in _run("backbones").stdout
+    assert "minilm-l6" in _run("backbones").stdout
+    assert "logme" in _run("methods").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["fit", "nowhere/"], "nowhere"),
+        (["fit"], "say what to learn from"),
+        (["predict", "nowhere", "new"], "model.json"),
+        (["evaluate", ".", "new"], "model.json"),
+    ],
+)
+def test_user_errors_are_short_and_exit_with_2(words: list[str], reason: str, tmp_path: Path) -> None:
+    done = _run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.golden
+def test_the_whole_way_from_a_table_to_predictions(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    good, bad = ["great", "lovely", "superb", "fine"], ["awful", "dull", "poor", "dreadful"]
+    rows = [
+        (f"The {random.choice(['film', 'play', 'book', 'meal'])} was {random.choice(words)} {number}", label)
+        for number in range(60)
+        for words, label in ((good, "5"), (bad, "1"))
+    ]
+    pd.DataFrame(rows, columns=["text", " stars"]).to_csv(tmp_path / "reviews.csv", index=False)
+    done = _run("fit", "reviews.csv", "--text", "text", "--label", "stars", "--scratch", "off", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(("Transfer", "Unclear"))
+    assert (tmp_path / "runs" / "reviews" / "report.html").exists()
+    pd.DataFrame({"text": ["a superb evening", "a dreadful evening"]}).to_csv(tmp_path / "new.csv", index=False)
+    done = _run("predict", "runs/reviews", "new.csv", "--out", "answers.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "answers.csv", dtype=str)["prediction"].tolist() == ["5", "1"]
+    done = _run("evaluate", "runs/reviews", "reviews.csv", "--label", "stars", cwd=tmp_path)
+    assert done.returncode == 0 and "accuracy" in done.stdout
+    done = _run("check", "reviews.csv", "--label", "stars", cwd=tmp_path)
+    assert done.returncode == 0 and "column-name" in done.stdout
+    done = _run("cache", "list", cwd=tmp_path)
+    assert done.returncode == 0 and "MB" in done.stdout
