@@ -183,8 +183,8 @@ def timm_backbone(
         classifier = network.get_classifier()  # type: ignore[operator]
         whole = len(network.state_dict())
         network.reset_classifier(0)  # type: ignore[operator]
-        alone = whole - len(network.state_dict()) == len(classifier.state_dict())  # no auxiliary head went with it
-        source_head = classifier if isinstance(classifier, nn.Linear) and alone else None
+        if isinstance(classifier, nn.Linear) and whole - len(network.state_dict()) == len(classifier.state_dict()):
+            source_head = classifier  # the only head there was
     transform = image_transform(settings, input_size)
     if input_size is not None and hasattr(network, "set_input_size"):
         network.set_input_size((transform.height, transform.width))  # type: ignore[operator]
