@@ -49,7 +49,9 @@ def test_planted_wrong_labels_are_found() -> None:
     targets = truth.copy()
     wrong = np.random.default_rng(0).choice(400, 20, replace=False)
     targets[wrong] = (targets[wrong] + 1) % 4
-    probabilities = cross_val_predict(LogisticRegression(C=0.1, max_iter=1000), features, targets, method="predict_proba")
+    probabilities = cross_val_predict(
+        LogisticRegression(C=0.1, max_iter=1000), features, targets, method="predict_proba"
+    )
     found = suspect_labels(targets, probabilities, list("abcd"), max_rows=20)
     hits = {one.index for one in found} & set(wrong)
     assert len(hits) >= 18

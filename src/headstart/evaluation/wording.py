@@ -62,7 +62,7 @@ def format_number(value: float) -> str:
     ('0.123', '123,457', '1.2e-05')
     """
     size = abs(value)
-    if size == 0:
+    if size < 1e-9:
         return "0"
     if size >= 1000:
         return f"{value:,.0f}"

@@ -7,7 +7,7 @@ Everything a data set can put into it (class names, file names, texts) is escape
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from headstart.core.progress import format_seconds
 from headstart.evaluation import baseline_title, format_metric, metric_title
 from headstart.report import plots, tables
 from headstart.report.contract import clean_text, rank_json, report_json
-from headstart.report.data import RankData, ReportData
+from headstart.report.data import Candidate, RankData, ReportData
 from headstart.report.pictures import heatmap_uri
 
 __all__ = ["render_rank", "render_report", "write_rank_report", "write_report"]
@@ -71,6 +71,7 @@ def render_report(data: ReportData) -> str:
         "examples": _examples(data),
         "ranking": _ranking(data.candidates, data.score_name),
         "score_title": tables.score_title(data.score_name),
+        "certainty": _certainty(data.candidates, data.order_confidence),
         "head": _head(data),
         "rows_shown": _ROWS_SHOWN,
     }
@@ -83,7 +84,7 @@ def render_rank(data: RankData) -> str:
         "data": data,
         "ranking": _ranking(data.candidates, data.score_name),
         "score_title": tables.score_title(data.score_name),
-        "certainty": _certainty(data),
+        "certainty": _certainty(data.candidates, data.order_confidence),
     }
     return clean_text(_environment().get_template("rank.html").render(view))
 
@@ -131,7 +132,7 @@ def _confusion(data: ReportData) -> dict[str, Any] | None:
     return {
         "cells": tables.confusion_cells(data.evaluation) if few else [],
         "picture": "" if few else heatmap_uri(confusion),
-        "pairs": tables.confused_pairs(data.evaluation),
+        "pairs": tables.confused_pairs(data.evaluation, 10 if few else 15),
     }
 
 
@@ -175,10 +176,13 @@ def _ranking(candidates: Any, score_name: str) -> dict[str, Any]:
     return {**table, "chart": chart}
 
 
-def _certainty(data: RankData) -> str:
-    """Return how sure the first place is, in words."""
-    sure, scored = data.order_confidence, [item for item in data.candidates if item.score is not None]
-    if sure is None or len(scored) < 2:
+def _certainty(candidates: Sequence[Candidate], order_confidence: float | None) -> str:
+    """Return how sure the first place is, in words; nothing where nothing competed."""
+    scored = [item for item in candidates if item.score is not None]
+    if len(scored) < 2:
+        return ""
+    sure = order_confidence if scored[0].share_best is None else scored[0].share_best
+    if sure is None:
         return ""
     strength = "clearly" if sure >= 0.95 else "probably" if sure >= 0.7 else "not surely"
     return f"{strength} the best: first in {100 * sure:.0f} % of bootstrap draws of the rows"

@@ -52,7 +52,7 @@ def heatmap_uri(confusion_kk: NDArray[Any]) -> str:
     share_kk = counts_kk / np.maximum(counts_kk.sum(axis=1, keepdims=True), 1)
     pixels = np.empty((*counts_kk.shape, 4), dtype=np.uint8)
     pixels[..., :3] = np.where(np.eye(len(counts_kk), dtype=bool)[..., None], _RIGHT, _WRONG)
-    pixels[..., 3] = np.where(counts_kk > 0, np.round(255 * (0.25 + 0.75 * share_kk**0.5)), 0).astype(np.uint8)
+    pixels[..., 3] = np.where(counts_kk > 0, np.round(255 * (0.4 + 0.6 * share_kk**0.5)), 0).astype(np.uint8)
     return _uri(Image.fromarray(pixels), "png")
 
 

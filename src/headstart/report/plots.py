@@ -30,7 +30,7 @@ _MOST_DOTS = 1500
 
 def comparison_chart(metric: str, bars: Sequence[tuple[str, Interval]]) -> str:
     """Return the model (first) and its baselines as dots with their intervals, one line each."""
-    with figure(560, 46 + 34 * len(bars)) as drawing:
+    with figure(440, 50 + 38 * len(bars)) as drawing:
         axes = drawing.add_subplot()
         for place, (_, interval) in enumerate(bars):
             colour = COLOURS["model" if place == 0 else "base"]
@@ -42,7 +42,7 @@ def comparison_chart(metric: str, bars: Sequence[tuple[str, Interval]]) -> str:
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=12 if place == 0 else 11,
+                fontsize=14 if place == 0 else 13,
                 fontweight="bold" if place == 0 else "normal",
                 color=COLOURS["ink"],
             )
@@ -71,8 +71,6 @@ def reliability_chart(bins: Sequence[ReliabilityBin]) -> str:
             size = 4 + 7 * math.sqrt(one.count / most)
             axes.plot([one.confidence], [one.accuracy], "o", color=COLOURS["model"], markersize=size, alpha=0.9)
         axes.set(ylabel="came true", xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
-        axes.text(0.03, 0.95, "more careful than needed", color=COLOURS["soft"], fontsize=10, va="top")
-        axes.text(0.99, 0.03, "too sure", color=COLOURS["soft"], fontsize=10, ha="right")
         below.bar(
             [(one.low + one.high) / 2 for one in bins],
             [one.count for one in bins],
@@ -107,12 +105,11 @@ def learning_chart(metric: str, points: Sequence[CurvePoint], final: Interval | 
             axes.axhline(final.value, color=COLOURS["base"], linewidth=1.2, linestyle=(0, (4, 4)))
             axes.annotate(
                 "on the test rows",
-                (1, final.value),
+                (0, final.value),
                 xycoords=("axes fraction", "data"),
-                xytext=(-2, 4),
+                xytext=(4, 4),
                 textcoords="offset points",
-                ha="right",
-                fontsize=10,
+                fontsize=12,
                 color=COLOURS["soft"],
             )
             numbers.append(final.value)
@@ -170,7 +167,7 @@ def rank_chart(candidates: Sequence[Candidate], score_name: str, numbers: Sequen
     ]
     most = max((c.size_bytes for c, _ in scored), default=1) or 1
     by_work = all(c.multiply_adds > 0 for c, _ in scored)
-    with figure(520, 380) as drawing:
+    with figure(480, 370) as drawing:
         axes = drawing.add_subplot()
         for candidate, number in sorted(scored, key=lambda pair: -pair[0].size_bytes):
             assert candidate.score is not None
@@ -186,7 +183,7 @@ def rank_chart(candidates: Sequence[Candidate], score_name: str, numbers: Sequen
                 (cost, candidate.score),
                 ha="center",
                 va="center_baseline",
-                fontsize=10.5,
+                fontsize=12.5,
                 fontweight="bold",
                 color=COLOURS["card"],
             )

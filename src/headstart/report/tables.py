@@ -84,6 +84,7 @@ def metric_table(data: ReportData) -> list[dict[str, Any]]:
         {
             "title": metric_title(name),
             "chief": name == data.verdict.metric,
+            "hidden": data.task.kind == "classification" and name.endswith("_micro") and name != data.verdict.metric,
             "value": format_metric(name, interval.value),
             "interval": format_interval(name, interval),
             "baselines": [_figure(baseline.evaluation, name) for baseline in data.baselines],

@@ -1,0 +1,317 @@
+"""The page stands alone, is well formed, can be read by everybody, and believes nothing that data say."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.core.tasks import Task
+from headstart.data import Finding
+from headstart.evaluation import evaluate
+from headstart.report import (
+    Candidate,
+    HeadSummary,
+    NoveltySummary,
+    RankData,
+    ReportData,
+    RowExample,
+    TrainingCurves,
+    render_rank,
+    render_report,
+    write_report,
+)
+
+VOID = {"meta", "img", "br", "link", "input", "hr", "path", "circle", "use", "rect", "line"}
+STYLES = Path(__file__).parents[2] / "src/headstart/report/page.css"
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element is closed, in order; remembers elements and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in {"style"}:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def check_stands_alone(html: str) -> Page:
+    page = Page(html)
+    names = Counter(name for name, _ in page.elements)
+    for forbidden in ("script", "iframe", "object", "embed", "link", "form", "base"):
+        assert names[forbidden] == 0
+    for name, attributes in page.elements:
+        assert not [key for key in attributes if key.startswith("on")], attributes
+        for key in ("src", "href", "xlink:href", "srcset", "action"):
+            address = attributes.get(key)
+            assert address is None or address.startswith(("#", "data:image/")), (name, address)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    policy = [a for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy[0]["content"] == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert "nan" not in re.findall(r"[a-z]+", page.text.lower())
+    return page
+
+
+def check_accessible(page: Page) -> None:
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert [name for name, count in Counter(ids).items() if count > 1] == []
+    for _, attributes in page.elements:
+        for key in ("aria-labelledby", "aria-describedby"):
+            assert set((attributes.get(key) or "").split()) <= set(ids)
+        if (attributes.get("href") or "").startswith("#"):
+            assert attributes["href"][1:] in ids  # type: ignore[index]
+        if "url(#" in (attributes.get("clip-path") or ""):
+            assert attributes["clip-path"][5:-1] in ids  # type: ignore[index]
+    assert all(image.get("alt") for image in page.all("img"))
+    assert all(header.get("scope") in {"row", "col"} for header in page.all("th"))
+    for svg in page.all("svg"):
+        assert svg.get("aria-hidden") == "true" or svg.get("role") == "img"
+    for region in page.all("div"):
+        if region.get("role") == "region":
+            assert region.get("aria-label")
+            assert region.get("tabindex") == "0"
+    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch(r"h[1-6]", name)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_every_kind_of_run(any_report: ReportData, tmp_path: Path) -> None:
+    path = write_report(any_report, tmp_path)
+    html = path.read_text("utf-8")
+    page = check_stands_alone(html)
+    check_accessible(page)
+    assert path.stat().st_size < 2_000_000
+    assert not re.search(r"#0102[0-9a-f]{2}", html), "a placeholder colour was left"
+    sentence = any_report.verdict.text.partition(": ")[2]
+    assert sentence[1:] in page.text
+    assert page.text.index(sentence[1:]) < page.text.index("Figures")
+    assert any_report.command in page.text
+    for name in any_report.task.classes[:3]:
+        assert name in page.text
+
+
+def test_a_ranking(ranking: RankData) -> None:
+    page = check_stands_alone(render_rank(ranking))
+    check_accessible(page)
+    assert "Best base model: resnet50 (imagenet)" in page.text
+    assert "Probably the best: first in 91 % of bootstrap draws of the rows" in page.text
+    assert "no hub may be asked" in page.text
+    empty = check_stands_alone(render_rank(replace(ranking, candidates=[Candidate("x", note="too big")], cost=None)))
+    assert "No base model could be scored" in empty.text
+    assert "too big" in empty.text
+
+
+def test_the_least_a_run_can_have(bare_report: ReportData) -> None:
+    page = check_stands_alone(render_report(bare_report))
+    check_accessible(page)
+    assert "Worst mistakes" not in page.text
+    assert "Base models" not in page.text
+
+
+EVIL = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</title></style><svg onload=alert(1)>",
+    "$\\frac{1}{2}$ & <b>",
+    "{{ 7 * 1111 }}{% raw %}",
+    "' onmouseover='alert(1)",
+    "]]>--><!--",
+    "犬 🐶 \u202e rtl",
+]
+
+
+def test_hostile_names_are_text(report: ReportData) -> None:
+    task = Task("classification", tuple(EVIL), target_name=EVIL[0])
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 8, 80)
+    evil = "".join(EVIL)
+    example = RowExample(evil, evil, evil, 0.5, np.zeros((8, 8, 3), dtype=np.uint8), None, evil)
+    worded = RowExample(evil, evil, evil, 0.5, None, evil, evil)
+    candidate = Candidate(evil, {evil: 1.0}, 0.5, 0.4, 0.6, licence=evil, note=evil, size_bytes=5, chosen=True)
+    data = replace(
+        report,
+        title=evil,
+        task=task,
+        backbone=evil,
+        verdict=replace(report.verdict, text=evil, reasons=(evil,)),
+        evaluation=replace(evaluate(task, targets, random.dirichlet(np.ones(8), 80), num_resamples=20), notes=(evil,)),
+        baselines=[replace(report.baselines[0], name=evil, trained=evil, budget=evil)],
+        goal=replace(report.goal, text=evil, note=evil),  # type: ignore[type-var]
+        class_rows=dict.fromkeys(EVIL, 3),
+        preflight=[evil],
+        findings=[Finding(evil, "error", (evil,), evil)],
+        training_curves=[TrainingCurves(evil, [1.0, 0.5], [1.0, 0.7], [0.5, 0.6], [0.5, 0.6], measure=EVIL[1])],
+        candidates=[candidate, candidate],
+        score_name=EVIL[0],
+        head=HeadSummary(evil, evil, [1, 10, 100], [0.1, 0.2, 0.3], EVIL[0], 10),
+        mistakes=[example],
+        suspects=[worded],
+        novelty=NoveltySummary(1, 2, evil, [worded]),
+        versions={evil: evil},
+        command=evil,
+        config_toml=evil,
+        created=evil,
+        notes=[evil],
+    )
+    html = render_report(data)
+    page = check_stands_alone(html)
+    assert "alert(1)" in page.text
+    assert "7777" not in page.text
+    assert "{{ 7 * 1111 }}" in page.text
+    assert "<script" not in html
+    ranked = RankData(evil, task, "image", 5, [candidate, candidate], EVIL[0], 0.5, notes=(evil,), command=evil)
+    check_stands_alone(render_rank(ranked))
+
+
+def test_names_no_font_has_give_no_warning(report: ReportData) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        render_report(
+            replace(report, score_name="得分", candidates=[replace(c, backbone="模型") for c in report.candidates])
+        )
+
+
+def test_the_same_run_gives_the_same_bytes(report: ReportData) -> None:
+    assert render_report(report) == render_report(report)
+
+
+@pytest.mark.parametrize(
+    ("helped", "words"),
+    [(True, "Transfer helped"), (False, "Transfer did not help"), ("unclear", "Unclear whether transfer helped")],
+)
+def test_the_headline_is_the_verdict(report: ReportData, helped: Any, words: str) -> None:
+    verdict = replace(report.verdict, transfer_helped=helped, text=f"{words}: accuracy 91.2 %.")
+    page = Page(render_report(replace(report, verdict=verdict)))
+    assert f"{words} Accuracy 91.2 %." in page.text
+
+
+def test_many_classes_show_the_hardest_and_the_worst_pairs(report: ReportData) -> None:
+    names = tuple(f"class {index:03d}" for index in range(150))
+    task = Task("classification", names)
+    targets = np.repeat(np.arange(150), 4)
+    scores = np.eye(150)[targets] * 0.9 + 0.1 / 150
+    scores[targets == 7] = np.eye(150)[8] * 0.9 + 0.1 / 150
+    data = replace(report, task=task, evaluation=evaluate(task, targets, scores, num_resamples=20), class_rows={})
+    html = render_report(data)
+    page = Page(html)
+    assert "The 20 hardest of 150 classes" in page.text
+    assert page.text.index("class 007") < page.text.index("class 000")
+    assert "class 007 class 008 4 100.0 %" in page.text
+    assert [image for image in page.all("img") if "heat" in (image.get("class") or "")]
+    assert len(html) < 500_000
+
+
+def test_one_class_and_perfect_answers(report: ReportData) -> None:
+    task = Task("classification", ("only",))
+    data = replace(report, task=task, evaluation=evaluate(task, np.zeros(5, dtype=int), np.ones((5, 1))))
+    check_accessible(check_stands_alone(render_report(data)))
+
+
+def test_long_lists_are_folded(report: ReportData) -> None:
+    findings = [Finding("truncated", "error", (f"a/{i}.jpg",), "cut short") for i in range(300)]
+    mistakes = [RowExample(f"a/{i}.jpg", "a", "b", 0.5, text="word " * 500) for i in range(100)]
+    html = render_report(replace(report, findings=findings, mistakes=mistakes, suspects=(), novelty=None))
+    page = Page(html)
+    assert "292 more findings" in page.text
+    assert len(page.all("blockquote")) == 24
+    assert len(html) < 500_000
+
+
+# WCAG 2.2: contrast of text at least 4.5, of shapes that carry meaning at least 3.
+
+
+def themes() -> dict[str, dict[str, str]]:
+    blocks = re.findall(r":root \{(.*?)\}", STYLES.read_text("utf-8"), flags=re.DOTALL)
+    light, dark = (dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block)) for block in blocks[:2])
+    assert set(light) == set(dark)
+    return {"light": light, "dark": dark}
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+
+
+def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def rgb(colour: str) -> tuple[float, ...]:
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast(theme: str) -> None:
+    assert contrast(rgb("#000000"), rgb("#ffffff")) == pytest.approx(21)
+    colours = {name: rgb(value) for name, value in themes()[theme].items()}
+    for ground in ("paper", "card", "code"):
+        for words in ("ink", "soft", "model", "good", "bad", "unsure"):
+            if ground != "code" or words in {"ink", "soft"}:
+                assert contrast(colours[words], colours[ground]) >= 4.5, (words, ground)
+        for shape in ("model", "base"):
+            assert contrast(colours[shape], colours[ground]) >= 3, (shape, ground)
+    for wash, words in (("good-wash", "good"), ("good-wash", "ink"), ("unsure-wash", "ink"), ("unsure-wash", "soft")):
+        assert contrast(colours[words], colours[wash]) >= 4.5, (words, wash)
+    for tone in ("model", "bad"):  # cells of the confusion matrix: up to 45 % of the tone
+        mixed = tuple(0.45 * a + 0.55 * b for a, b in zip(colours[tone], colours["paper"], strict=True))
+        assert contrast(colours["ink"], mixed) >= 4.5, tone
+    assert contrast(colours["card"], colours["base"]) >= 3  # numbers in the circles of the ranking, bold
+
+
+def test_every_colour_is_defined(report: ReportData) -> None:
+    html = render_report(report)
+    defined = set(re.findall(r"--([a-z]+(?:-[a-z]+)?):", html))
+    used = set(re.findall(r"var\(--([a-z-]+)\)", html))
+    assert used <= defined
+    assert {"model", "base", "grid", "soft"} <= used
+
+
+@pytest.mark.parametrize("stray", [lambda d: replace(d, learning_curve=d.learning_curve[:1]),
+                                   lambda d: replace(d, training_curves=[TrainingCurves("x", [0.5], [], [], [])]),
+                                   lambda d: replace(d, training_curves=[TrainingCurves("x")]),
+                                   lambda d: replace(d, head=HeadSummary("ridge", penalties=[0, 1], scores=[1, 2])),
+                                   lambda d: replace(d, candidates=d.candidates[:1]),
+                                   lambda d: replace(d, runtime=None, stages=(), novelty=None, goal=None)])  # fmt: skip
+def test_half_filled_runs(report: ReportData, stray: Callable[[ReportData], ReportData]) -> None:
+    check_accessible(check_stands_alone(render_report(stray(report))))
