@@ -4,14 +4,17 @@ from headstart.data.dataset import Dataset, UnlabelledDataset
 from headstart.data.findings import Finding
 from headstart.data.images import UnreadableImage, decode_image, sniff, thumbnail
 from headstart.data.opening import open_dataset
+from headstart.data.scan import DataCheck, check_dataset
 from headstart.data.splits import Split, folds, split_dataset
 
 __all__ = [
+    "DataCheck",
     "Dataset",
     "Finding",
     "Split",
     "UnlabelledDataset",
     "UnreadableImage",
+    "check_dataset",
     "decode_image",
     "folds",
     "open_dataset",

@@ -125,6 +125,10 @@ class Dataset:
         """Return the digest of every row, ``""`` for one that cannot be read; files seen before are not read again."""
         return self._rows.digests(self._positions.tolist(), threads)
 
+    def content(self) -> tuple[Rows, list[int]]:
+        """Return where content comes from, and which of it these rows are; for passes over all rows."""
+        return self._rows, self._positions.tolist()
+
     def subset(self, indices: Indices) -> Dataset:
         """Return the rows at ``indices``, in that order; a boolean mask over all rows works too."""
         chosen = np.asarray(indices)

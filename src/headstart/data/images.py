@@ -22,7 +22,16 @@ from headstart.core.errors import DataError, UnreadableRow
 from headstart.core.preprocessing import ImageTransform, View
 from headstart.data.jpeg import JpegHeader, read_jpeg_header
 
-__all__ = ["MAX_JPEG_PIXELS", "MAX_PIXELS", "Sniffed", "UnreadableImage", "decode_image", "sniff", "thumbnail"]
+__all__ = [
+    "MAX_JPEG_PIXELS",
+    "MAX_PIXELS",
+    "Sniffed",
+    "UnreadableImage",
+    "decode_image",
+    "load_grey",
+    "sniff",
+    "thumbnail",
+]
 
 MAX_PIXELS: Final = 100_000_000
 """Most pixels of an image that must be decoded in full: everything but a baseline JPEG."""
@@ -171,10 +180,34 @@ def thumbnail(
     return np.array(Image.fromarray(pixels).resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
-def _load(content: bytes | np.ndarray[Any, Any], goal_height: float, goal_width: float, cover: bool) -> Any:
-    """Return upright RGB pixels, large enough to cover (or to fit inside) the goal if the image is."""
+def load_grey(content: bytes | np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Return upright grey pixels (h, w), both sides at least ``size`` where the image is that large.
+
+    The cheapest full pass over an image: colour is not decoded where the format allows that, damage is found all the same.
+
+    Raises
+    ------
+    UnreadableImage
+        If the image cannot be decoded.
+    """
+    pixels = _load(content, size, size, cover=True, colours="GRAY")
+    if pixels.shape[2] == 1:
+        return np.ascontiguousarray(pixels[:, :, 0])
+    if (pixels[:, :, 0] == pixels[:, :, 1]).all() and (pixels[:, :, 1] == pixels[:, :, 2]).all():
+        return np.ascontiguousarray(pixels[:, :, 0])
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def _load(
+    content: bytes | np.ndarray[Any, Any], goal_height: float, goal_width: float, cover: bool, colours: str = "RGB"
+) -> Any:
+    """Return upright pixels, large enough to cover (or to fit inside) the goal if the image is.
+
+    They have three channels, or one where ``colours`` is ``"GRAY"`` and the decoder can leave colour out.
+    """
     if not isinstance(content, bytes):
-        return _rgb_from_array(np.asarray(content))
+        pixels = _checked_array(np.asarray(content))
+        return pixels if colours == "GRAY" and pixels.shape[2] == 1 else _rgb_from_array(pixels)
     if content[:2] != b"\xff\xd8":
         return _load_with_pillow(content)
     header = _jpeg_header(content)
@@ -186,7 +219,7 @@ def _load(content: bytes | np.ndarray[Any, Any], goal_height: float, goal_width:
     if header.components == 4:
         return _load_with_pillow(content, (least_width, least_height))
     try:
-        pixels = simplejpeg.decode_jpeg(content, "RGB", min_height=least_height, min_width=least_width)
+        pixels = simplejpeg.decode_jpeg(content, colours, min_height=least_height, min_width=least_width)
     except ValueError as error:
         pixels = _decode_damaged_jpeg(content, str(error), least_height, least_width)
     return _upright(pixels, header.orientation)
@@ -255,7 +288,8 @@ def _load_with_pillow(content: bytes, draft: tuple[int, int] | None = None, upri
 
 def _rgb_from_pillow(image: Image.Image) -> np.ndarray[Any, Any]:
     if image.mode.startswith("I") or image.mode == "F":
-        return _rgb_from_array(_eight_bits(np.asarray(image), "16" in image.mode or image.format == "PNG"))
+        grey = _eight_bits(np.asarray(image), "16" in image.mode or image.format == "PNG")
+        return _rgb_from_array(grey[:, :, None])
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
@@ -277,7 +311,8 @@ def _eight_bits(values: np.ndarray[Any, Any], sixteen: bool) -> np.ndarray[Any, 
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-def _rgb_from_array(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _checked_array(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an image array as (h, w, channels), or refuse it."""
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] not in {1, 3, 4}):
         raise DataError(
             "decode_image: an image array is uint8 of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); "
@@ -285,11 +320,15 @@ def _rgb_from_array(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         )
     if min(pixels.shape[:2]) == 0:
         raise UnreadableImage("unreadable", f"an image of {pixels.shape[1]} x {pixels.shape[0]} pixels")
-    if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], 3, axis=2)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _rgb_from_array(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)
-    return np.ascontiguousarray(pixels) if pixels.shape[2] == 3 else _rgb_from_pillow(Image.fromarray(pixels, "RGBA"))
+    if pixels.shape[2] == 3:
+        return np.ascontiguousarray(pixels)
+    return _rgb_from_pillow(Image.fromarray(np.ascontiguousarray(pixels), "RGBA"))
 
 
 def _upright(pixels: np.ndarray[Any, Any], orientation: int) -> np.ndarray[Any, Any]:
