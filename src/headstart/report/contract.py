@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from headstart.evaluation import Evaluation
-from headstart.report.data import Baseline, Candidate, Cost, RankData, ReportData
+from headstart.report.data import Baseline, Candidate, Cost, HeadSummary, RankData, ReportData
 
 __all__ = ["RANK_SCHEMA", "REPORT_SCHEMA", "clean_text", "rank_json", "report_json"]
 
@@ -67,7 +67,8 @@ def report_json(data: ReportData) -> dict[str, Any]:
         "classes": list(data.task.classes),
         "class_rows": dict(data.class_rows),
         "backbone": data.backbone,
-        "head": data.head.name if data.head else None,
+        "head": None if data.head is None else data.head.name,
+        "head_details": None if data.head is None else _head(data.head),
         "verdict": data.verdict.text,
         "transfer_helped": data.verdict.transfer_helped,
         "verdict_metric": data.verdict.metric,
@@ -138,6 +139,10 @@ def _baseline(baseline: Baseline) -> dict[str, Any]:
 def _candidate(candidate: Candidate) -> dict[str, Any]:
     value = {key: item for key, item in vars(candidate).items() if key != "cpu_seconds"}
     return {**value, "cost": candidate.cpu_seconds, "scores": dict(candidate.scores)}
+
+
+def _head(head: HeadSummary) -> dict[str, Any]:
+    return {"reason": head.reason, "penalty": head.chosen, "contenders": dict(head.contenders)}
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

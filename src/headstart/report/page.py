@@ -196,4 +196,4 @@ def _head(data: ReportData) -> dict[str, Any] | None:
     chart = None
     if usable > 2:
         chart = _markup(plots.penalty_chart(head.penalties, head.scores, head.chosen, head.score_name))
-    return {"chart": chart, "contenders": sorted(head.contenders.items(), key=lambda pair: -pair[1])}
+    return {"chart": chart}
