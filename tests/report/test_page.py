@@ -315,3 +315,27 @@ def test_every_colour_is_defined(report: ReportData) -> None:
                                    lambda d: replace(d, runtime=None, stages=(), novelty=None, goal=None)])  # fmt: skip
 def test_half_filled_runs(report: ReportData, stray: Callable[[ReportData], ReportData]) -> None:
     check_accessible(check_stands_alone(render_report(stray(report))))
+
+
+def test_baselines_stand_in_one_order_whatever_the_runs(report: ReportData) -> None:
+    turned = replace(report, baselines=report.baselines[::-1])
+    assert render_report(turned) == render_report(report)
+
+
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        ("2026-11-20T21:57:34Z", "20 November 2026, 21:57 UTC"),
+        ("2026-11-02", "2 November 2026"),
+        ("last night", "last night"),
+    ],
+)
+def test_times_are_for_people(bare_report: ReportData, created: str, shown: str) -> None:
+    assert f"· {shown} " in Page(render_report(replace(bare_report, created=created))).text
+
+
+def test_training_curves_name_their_step(report: ReportData) -> None:
+    curves = TrainingCurves("from scratch", [1.0, 0.9], [1.0, 0.8], [0.5, 0.6], [0.5, 0.6], step="check of 5 batches")
+    html = render_report(replace(report, training_curves=[curves]))
+    assert "From scratch: loss and accuracy after each check of 5 batches." in html
+    assert ">epoch<" not in html

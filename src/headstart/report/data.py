@@ -157,9 +157,10 @@ class RowExample:
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """Loss and accuracy of a training run after each epoch; every sequence has one value an epoch, or is empty.
+    """Loss and accuracy of a training run as it went on; every sequence has one value a step, or is empty.
 
-    ``name`` says which run, ``measure`` what the two last ones are ("accuracy", "R2").
+    ``name`` says which run, ``measure`` what the two last ones are ("accuracy", "R2"), ``step`` what lies between two
+    values: an "epoch", a "check".
     """
 
     name: str
@@ -168,6 +169,7 @@ class TrainingCurves:
     train_measure: Sequence[float] = ()
     validation_measure: Sequence[float] = ()
     measure: str = "accuracy"
+    step: str = "epoch"
 
 
 @dataclass(frozen=True)

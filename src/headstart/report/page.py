@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from headstart.core.progress import format_seconds
 from headstart.evaluation import baseline_title, format_metric, metric_title
 from headstart.report import plots, tables
 from headstart.report.contract import clean_text, rank_json, report_json
-from headstart.report.data import Candidate, RankData, ReportData
+from headstart.report.data import Baseline, Candidate, RankData, ReportData
 from headstart.report.pictures import heatmap_uri
 
 __all__ = ["render_rank", "render_report", "write_rank_report", "write_report"]
@@ -52,6 +54,7 @@ def write_rank_report(data: RankData, folder: Path) -> Path:
 
 def render_report(data: ReportData) -> str:
     """Return the page of a run as text."""
+    data = replace(data, baselines=sorted(data.baselines, key=_place_of_baseline))
     word, kind, sentence = tables.verdict_headline(data)
     view = {
         "data": data,
@@ -97,6 +100,7 @@ def _environment() -> Any:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     filters: dict[str, Callable[..., str]] = {
+        "moment": _moment,
         "seconds": format_seconds,
         "thousands": lambda number: f"{number:,}",
         "metric": lambda value, name: format_metric(name, value),
@@ -111,6 +115,22 @@ def _markup(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)
+
+
+def _place_of_baseline(baseline: Baseline) -> int:
+    """Return where a baseline stands: the hardest question first, unknown ones last."""
+    order = ("scratch", "raw", "majority")
+    return order.index(baseline.name) if baseline.name in order else len(order)
+
+
+def _moment(text: str) -> str:
+    """Return an ISO time as a person writes it; other text as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    day = f"{moment.day} {moment:%B %Y}"
+    return f"{day}, {moment:%H:%M} UTC" if moment.utcoffset() == timedelta(0) else day
 
 
 def _comparison(data: ReportData) -> Any:
@@ -152,7 +172,7 @@ def _curves(data: ReportData) -> dict[str, Any]:
     points = data.learning_curve
     final = data.evaluation.metrics.get(data.verdict.metric)
     training = [
-        (curves.name, _markup(plots.training_chart(curves, f"training-{number}")))
+        (curves, _markup(plots.training_chart(curves, f"training-{number}")))
         for number, curves in enumerate(data.training_curves)
         if any(map(len, (curves.train_loss, curves.validation_loss, curves.train_measure, curves.validation_measure)))
     ]

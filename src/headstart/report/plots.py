@@ -122,7 +122,7 @@ def learning_chart(metric: str, points: Sequence[CurvePoint], final: Interval | 
 
 
 def training_chart(curves: TrainingCurves, name: str = "training") -> str:
-    """Return loss and accuracy after each epoch, on training and on validation rows."""
+    """Return loss and accuracy after each step, on training and on validation rows."""
     panels = [
         ("loss", curves.train_loss, curves.validation_loss),
         (curves.measure, curves.train_measure, curves.validation_measure),
@@ -150,7 +150,7 @@ def training_chart(curves: TrainingCurves, name: str = "training") -> str:
             if place == 0:
                 axes.legend(labelcolor=COLOURS["ink"], loc="best")
             if place == len(panels) - 1:
-                axes.set_xlabel("epoch")
+                axes.set_xlabel(_short(curves.step, 30))
         last = [f"{label} {values[-1]:.3g}" for label, _, values in panels if len(values)]
         return to_svg(
             drawing, name, f"Training curves of {curves.name}", "validation rows at the end: " + ", ".join(last)
@@ -207,8 +207,15 @@ def penalty_chart(penalties: Sequence[float], scores: Sequence[float], chosen: f
         if chosen is not None and chosen > 0:
             nearest = min(along, key=lambda pair: abs(math.log(pair[0] / chosen)))
             axes.plot(*nearest, "o", color=COLOURS["model"], markersize=9)
+            below = nearest[1] < np.mean([score for _, score in along])  # in a valley the curve is above
             axes.annotate(
-                "taken", nearest, xytext=(0, 11), textcoords="offset points", ha="center", color=COLOURS["ink"]
+                "taken",
+                nearest,
+                xytext=(0, -10 if below else 10),
+                textcoords="offset points",
+                ha="center",
+                va="top" if below else "bottom",
+                color=COLOURS["ink"],
             )
         axes.set_xscale("log")
         axes.margins(0.05, 0.22)
