@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from headstart.core.version import VERSION
+
 if TYPE_CHECKING:
     from headstart.backbones import open_backbone as open_backbone
     from headstart.data import check_dataset as check_dataset
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from headstart.workflow import fit as fit
     from headstart.workflow import rank as rank
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "Model": "headstart.model",

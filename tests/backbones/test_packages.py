@@ -24,7 +24,7 @@ from headstart.core.preprocessing import ImageTransform
 
 
 def kept_file() -> Path:
-    (path,) = (cache_folder() / "weights").glob("efficientnet-lite0-*.safetensors")
+    (path,) = (cache_folder() / "packaged").glob("efficientnet-lite0-*.safetensors")
     return path
 
 

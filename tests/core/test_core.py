@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from headstart.core.preprocessing import ImageTransform, TextTransform, VectorTr
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed, generator
 from headstart.core.tasks import Task
+from headstart.core.version import VERSION
 
 
 def test_the_error_tree_in_the_docstring_is_the_real_one() -> None:
@@ -147,6 +149,11 @@ def test_places_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not places.offline()
     monkeypatch.setenv("HEADSTART_OFFLINE", "1")
     assert places.offline()
+
+
+def test_the_version_is_that_of_the_project_file() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["version"] == VERSION
 
 
 def test_core_imports_nothing_heavy() -> None:

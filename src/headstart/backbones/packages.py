@@ -120,7 +120,7 @@ class PackagedWeights:
             )
 
     def _weights(self, path: Path) -> dict[str, Tensor]:
-        kept = cache_folder() / "weights" / f"{self.name}-{self.tensors_digest[:16]}.safetensors"
+        kept = cache_folder() / "packaged" / f"{self.name}-{self.tensors_digest[:16]}.safetensors"
         with contextlib.suppress(BackboneError):
             if kept.is_file():
                 weights, _ = read_safetensors(kept)

@@ -25,6 +25,7 @@ from headstart.core.errors import ModelError
 from headstart.core.files import write_text
 from headstart.core.preprocessing import TextTransform, View
 from headstart.core.tasks import Task
+from headstart.core.version import VERSION
 from headstart.model.card import model_card
 from headstart.model.model import Model
 
@@ -143,11 +144,9 @@ def _tensors(model: Model) -> dict[str, NDArray[Any]]:
 
 
 def _description(model: Model) -> dict[str, Any]:
-    import headstart
-
     return {
         "format": FORMAT,
-        "headstart": headstart.__version__,
+        "headstart": VERSION,
         "task": model.task.to_dict(),
         "backbone": model.backbone.spec(),
         "weights_digest": model.backbone.weights_digest,

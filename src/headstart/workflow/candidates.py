@@ -31,8 +31,8 @@ def candidate_names(modality: Modality, folder: Path | None = None) -> list[str]
     ]
     folder = weights_folder() if folder is None else folder
     if folder.is_dir():
-        files = [path for path in sorted(folder.glob("*.safetensors")) if path.with_suffix(".json").is_file()]
-        folders = [path.parent for path in sorted(folder.glob("*/config.json"))]
+        folders = [path.parent for path in sorted(folder.rglob("config.json"))]
+        files = [path for path in sorted(folder.rglob("*.safetensors")) if path.parent not in folders]
         names += [str(path) for path in [*files, *folders]]
     return names
 

@@ -149,7 +149,9 @@ def make_config(options: Mapping[str, Any], where: str = "fit") -> FitConfig:
     for name in options:
         if name not in known:
             raise ConfigError(f"fit: {where} has no option {name!r}.{did_you_mean(name, known)}")
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     try:
         return FitConfig(**given)
     except TypeError as error:

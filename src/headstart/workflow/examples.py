@@ -31,9 +31,9 @@ def mistakes(rows: Dataset, predictions: Predictions) -> list[RowExample]:
             _example(rows, i, f"{targets[i]:.4g}", f"{predictions.scores[i]:.4g}", float(errors_n[i])) for i in order
         ]
     wrong_n, sure_n = _wrong(task, targets, predictions.scores)
-    order = [i for i in np.argsort(-sure_n, kind="stable") if wrong_n[i]][:_MOST]
+    surest = [i for i in np.argsort(-sure_n, kind="stable") if wrong_n[i]][:_MOST]
     return [
-        _example(rows, i, label_text(task, targets[i]), _text(predictions.labels[i]), float(sure_n[i])) for i in order
+        _example(rows, i, label_text(task, targets[i]), _text(predictions.labels[i]), float(sure_n[i])) for i in surest
     ]
 
 

@@ -302,7 +302,7 @@ class _Fit:
         assert self.train.targets is not None
         places = stratified_rows(self.train.targets[features.kept], self.task, _SCORE_ROWS, self.config.seed)
         part = replace(features, values_nd=features.values_nd[places], kept=features.kept[places])
-        return score_features(backbone, part, self.train, seed=self.config.seed)
+        return score_features(backbone, part, self.train)
 
     def _better(self, first: _Tried, second: _Tried) -> bool:
         from headstart.metrics import find_metric

@@ -10,6 +10,7 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.progress import Progress
 from headstart.data import DataCheck, Dataset, Finding, check_dataset, open_dataset, split_dataset
+from headstart.data.splits import joined_units
 from headstart.evaluation import SealedTest
 from headstart.workflow.config import FitConfig
 
@@ -78,8 +79,6 @@ def prepare(source: Any, config: FitConfig, progress: Progress, **labels: Any) -
 
 def _units(rows: Dataset, duplicates: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
     """Return unit numbers for the rows, None where every row is a unit of its own."""
-    from headstart.data import joined_units
-
     units = joined_units(len(rows), rows.groups, duplicates)
     return None if len(np.unique(units)) == len(rows) else units
 

@@ -161,21 +161,28 @@ def rank_backbones(
     progress: Progress,
 ) -> tuple[list[Scored], dict[str, str]]:
     """Return candidates with scores, best first, and the reason for each that failed. Rows are labelled."""
-    scored: list[Scored] = []
+    embedded: list[tuple[Backbone, Features]] = []
     failed: dict[str, str] = {}
     for backbone in backbones:
+        progress.say(f"base model {backbone.name}")
         try:
-            features = extract_features(rows, backbone, store=store, runtime=runtime, progress=progress)
-            scored.append(score_features(backbone, features, rows, seed=seed))
+            embedded.append(
+                (backbone, extract_features(rows, backbone, store=store, runtime=runtime, progress=progress))
+            )
         except HeadstartError as error:
             if len(backbones) == 1:
                 raise
             failed[backbone.name] = str(error)
             progress.say(f"left out: {backbone.name}: {error}")
+    scored = []
+    with progress.stage("rank", len(rows) * len(embedded)) as stage:
+        for backbone, features in embedded:
+            scored.append(score_features(backbone, features, rows))
+            stage.advance(len(rows))
     return _order(scored, seed), failed
 
 
-def score_features(backbone: Backbone, features: Features, rows: Dataset, *, seed: int = 0) -> Scored:
+def score_features(backbone: Backbone, features: Features, rows: Dataset) -> Scored:
     """Return every transferability score of one candidate on labelled rows."""
     started = time.process_time()
     assert rows.task is not None and rows.targets is not None
@@ -184,7 +191,7 @@ def score_features(backbone: Backbone, features: Features, rows: Dataset, *, see
     head = RidgeHead().fit(values_nd, targets, task)
     assert head.validation_predictions is not None
     success_n = _success(task, targets, head.validation_predictions)
-    scores = {SCORE: float(_mean_success(task, targets, success_n))}
+    scores = {SCORE: float(success_n.mean())}
     if task.kind == "classification":
         scores |= {"logme": logme(values_nd, targets), "h_score": h_score(values_nd, targets)}
         scores["transrate"] = transrate(values_nd, targets)
@@ -239,15 +246,11 @@ def _order(scored: list[Scored], seed: int) -> list[Scored]:
 def _success(task: Task, targets: NDArray[Any], held_out: NDArray[Any]) -> NDArray[np.float64]:
     """Return for each row: right or wrong, the share of labels right, or its share of R2; the mean is the score."""
     if task.kind == "classification":
-        return (held_out.argmax(1) == targets).astype(np.float64)
+        return np.asarray(held_out.argmax(1) == targets, np.float64)
     if task.kind == "multilabel":
         return np.asarray(((held_out >= 0.5) == targets).mean(1), np.float64)
     spread = float(np.var(targets)) or 1.0
     return np.asarray(1 - (held_out - targets) ** 2 / spread, np.float64)
-
-
-def _mean_success(task: Task, targets: NDArray[Any], success_n: NDArray[np.float64]) -> float:
-    return float(success_n.mean())
 
 
 def _source_probabilities(backbone: Backbone, values_nd: NDArray[np.float32]) -> NDArray[np.float64] | None:

@@ -6,6 +6,8 @@ import datetime
 import importlib.metadata
 import platform
 
+from headstart.core.version import VERSION
+
 __all__ = ["now", "versions"]
 
 _LIBRARIES = ("torch", "timm", "transformers", "openvino", "numpy", "scikit-learn", "pillow", "simplejpeg")
@@ -13,9 +15,7 @@ _LIBRARIES = ("torch", "timm", "transformers", "openvino", "numpy", "scikit-lear
 
 def versions() -> dict[str, str]:
     """Return versions of headstart, Python and the libraries a result depends on; those not installed are left out."""
-    import headstart
-
-    found = {"headstart": headstart.__version__, "python": platform.python_version()}
+    found = {"headstart": VERSION, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
