@@ -1,0 +1,17 @@
+"""One cached pass over the data: rows through the frozen part of a base model, once ever."""
+
+from headstart.features.extract import Features, extract_features
+from headstart.features.probe import choose_runtime
+from headstart.features.runtime import Runtime, RuntimeChoice
+from headstart.features.store import FeatureStore, Space, SpaceListing
+
+__all__ = [
+    "FeatureStore",
+    "Features",
+    "Runtime",
+    "RuntimeChoice",
+    "Space",
+    "SpaceListing",
+    "choose_runtime",
+    "extract_features",
+]
