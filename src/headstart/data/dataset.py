@@ -147,6 +147,10 @@ class Dataset:
 
     def relabelled(self, task: Task, targets: np.ndarray[Any, Any]) -> Dataset:
         """Return the same rows with other labels."""
+        if len(targets) != len(self):
+            raise ShapeError(
+                f"Dataset: targets has {len(targets)} entries for {len(self)} rows; give one for each row."
+            )
         return self._with(np.arange(len(self)), Dataset, task, targets)
 
     def with_quarantine(self, findings: Sequence[Finding]) -> Dataset:

@@ -11,6 +11,7 @@ picture. Refused with `UnreadableImage`: no image, truncated or damaged data, an
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Any, Final, NamedTuple
 
@@ -46,8 +47,7 @@ _FILTERS: Final = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Messages of libjpeg after which pixels are missing or wrong; its other warnings (stray bytes, odd markers) cost
-# nothing.
+# Messages of libjpeg after which pixels are missing or wrong, and those that cost nothing; Pillow judges the rest.
 _DAMAGE: Final = (
     "bad huffman",
     "premature end of data segment",
@@ -55,6 +55,7 @@ _DAMAGE: Final = (
     "arithmetic code",
     "inconsistent",
 )
+_HARMLESS: Final = ("extraneous bytes", "jfif", "adobe")
 _WHITE: Final = (255, 255, 255, 255)
 
 
@@ -221,7 +222,7 @@ def _load(
     try:
         pixels = simplejpeg.decode_jpeg(content, colours, min_height=least_height, min_width=least_width)
     except ValueError as error:
-        pixels = _decode_damaged_jpeg(content, str(error), least_height, least_width)
+        pixels = _decode_damaged_jpeg(content, str(error), colours, least_height, least_width)
     return _upright(pixels, header.orientation)
 
 
@@ -241,16 +242,23 @@ def _check_pixels(width: int, height: int, limit: int) -> None:
         )
 
 
-def _decode_damaged_jpeg(content: bytes, complaint: str, least_height: int, least_width: int) -> Any:
+def _decode_damaged_jpeg(content: bytes, complaint: str, colours: str, least_height: int, least_width: int) -> Any:
     """Decode a JPEG that libjpeg complained about; refuse it if pixels are missing or wrong."""
+    if "premature end of jpeg" in complaint.lower():
+        content += b"\xff\xd9"  # tells a file that only lacks its end marker from one that lacks pixels
+        try:
+            return simplejpeg.decode_jpeg(content, colours, min_height=least_height, min_width=least_width)
+        except ValueError as error:
+            complaint = str(error)
     if any(word in complaint.lower() for word in _DAMAGE):
         raise UnreadableImage("truncated", f"JPEG data is damaged: {complaint}")
-    if "premature end" in complaint.lower():
-        _load_with_pillow(content)  # tells a file that only lacks its end marker from one that lacks pixels
-    try:
-        return simplejpeg.decode_jpeg(content, "RGB", min_height=least_height, min_width=least_width, strict=False)
-    except ValueError:
-        return _load_with_pillow(content, upright=False)  # a JPEG variant that TurboJPEG refuses
+    if any(word in complaint.lower() for word in _HARMLESS):
+        with contextlib.suppress(ValueError):
+            return simplejpeg.decode_jpeg(
+                content, colours, min_height=least_height, min_width=least_width, strict=False
+            )
+    # A variant that TurboJPEG refuses, or damage that Pillow will name.
+    return _load_with_pillow(content, (least_width, least_height), upright=False)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -307,7 +315,7 @@ def _eight_bits(values: np.ndarray[Any, Any], sixteen: bool) -> np.ndarray[Any, 
     elif low >= 0 and 255 < high <= 65535:
         values = values / 257
     elif low < 0 or high > 65535:
-        values = (values - low) * (255 / max(high - low, 1e-12))
+        values = (values - low) * 255 / max(high - low, 1e-12)
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 

@@ -55,7 +55,7 @@ def natural_key(name: str) -> tuple[Any, ...]:
     ['a', 'b9', 'b10']
     """
     parts = re.split(r"(\d+)", name.casefold())
-    return (*((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part), (2, 0, name))
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part), (-1, 0, name))
 
 
 def class_name(name: str) -> str:
