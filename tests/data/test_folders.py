@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from headstart.core.errors import ConfigError, DataError
-from headstart.data import open_dataset
+from headstart.data import check_dataset, open_dataset
 
 
 def picture(path: Path, grey: int = 0) -> Path:
@@ -174,6 +174,10 @@ def test_locked_folders_and_files(open_folder: Path) -> None:
         dataset = open_dataset(open_folder)
         assert [(finding.kind, finding.rows) for finding in dataset.quarantine] == [("permission", ("dog",))]
         assert dataset.digests()[1] == ""
+        problems = [
+            (finding.kind, finding.rows) for finding in check_dataset(dataset).findings if "cat" in str(finding.rows)
+        ]
+        assert problems == [("permission", ("cat/2.png",))]
         with pytest.raises(DataError, match="Permission"):
             dataset.read(1)
         with pytest.raises(DataError, match=r"2\.png"):

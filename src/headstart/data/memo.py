@@ -44,7 +44,8 @@ def stamp_file(path: str) -> FileStamp:
 
 def _settled(stamp: FileStamp, now: int) -> bool:
     """Return whether a later change of the file is sure to change its stamp (clocks of file systems are coarse)."""
-    grain = 2_500_000_000 if stamp.mtime % 1_000_000_000 == 0 else 50_000_000
+    whole_seconds = stamp.mtime % 1_000_000_000 == 0 and stamp.ctime % 1_000_000_000 == 0
+    grain = 2_500_000_000 if whole_seconds else 50_000_000
     return now - max(stamp.mtime, stamp.ctime) > grain
 
 
