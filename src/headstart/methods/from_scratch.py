@@ -1,6 +1,7 @@
 """The same network with random weights, really trained: what the labelled rows alone can teach it.
 
-The honest counterpart of transfer: architecture, input size and rows are the same, only the knowledge is missing.
+The honest counterpart of transfer: architecture and rows are the same, only the knowledge is missing. Pictures smaller than the
+network's input are not enlarged to it, which gives the same budget many more steps.
 It trains every parameter with augmentation (mirroring) and keeps the weights that do best on rows set aside.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 
 from headstart.backbones import Backbone
 from headstart.core.errors import DataError
+from headstart.core.preprocessing import ImageTransform
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
-from headstart.data import Dataset, folds
+from headstart.data import Dataset, folds, sniff
 from headstart.features import extract_features
 from headstart.training import History, InputRows, TrainingConfig, TrainingRows, train
 
@@ -38,6 +40,35 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _fit_input_size(backbone: Backbone, rows: Dataset) -> None:
+    """Let a network without knowledge see small pictures near their own size: enlarging them would only waste its budget.
+
+    The size is the median short side of up to 64 rows, rounded up to a multiple of 32, at least 64 pixels and at most the
+    network's own. A network that cannot take another size keeps its own.
+    """
+    transform = backbone.transform
+    if not isinstance(transform, ImageTransform):
+        return
+    sides = []
+    for i in range(0, len(rows), max(1, len(rows) // 64)):
+        content: Any = rows.read(i)
+        if isinstance(content, bytes):
+            header = sniff(content)
+            sides.append(min(header.width, header.height))
+        else:
+            sides.append(min(content.shape[:2]))
+    size = max(64, 32 * math.ceil(float(np.median(sides)) / 32))
+    if size >= min(transform.height, transform.width):
+        return
+    try:
+        with torch.no_grad():
+            features = backbone.module(torch.zeros(2, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError):
+        return
+    if features.shape == (2, backbone.width):
+        backbone.transform = replace(transform, height=size, width=size)
 
 
 class _Network(nn.Module):
@@ -106,6 +137,7 @@ class FromScratch:
         if task is None or targets is None:
             raise DataError("FromScratch: needs labelled rows; these have no labels.")
         fresh = backbone.with_random_weights(derive_seed(self.seed, "scratch") % 2**31)
+        _fit_input_size(fresh, train_rows)
         centre, scale = 0.0, 1.0
         if task.kind == "regression":
             centre, scale = float(targets.mean()), float(targets.std()) or 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from headstart.backbones import Backbone
 from headstart.core.digests import digest_array, digest_json, digest_many
 from headstart.core.files import atomic_path
 from headstart.core.places import cache_folder
+from headstart.core.preprocessing import ImageTransform
 from headstart.core.progress import Progress
 from headstart.data import Dataset
 from headstart.evaluation import RawBaseline, majority_scores
@@ -86,32 +88,56 @@ def scratch_baseline(
 ) -> BaselineScores:
     """Return the same network trained from random weights; ``cpu_seconds`` may be infinite."""
     path = cache_folder() / "scratch" / f"{_key(train, test_rows, backbone, seed)}.npz"
-    known = _read_memo(path, cpu_seconds) if memo else None
-    if known is not None:
+    done = _read_memo(path, cpu_seconds) if memo else None
+    if done is not None:
         with progress.stage("scratch", len(train)) as stage:
             stage.advance(len(train), from_cache=len(train))
-        scores, history, budget = known
     else:
-        model = FromScratch(cpu_seconds, seed).fit(train, backbone, progress=progress)
-        scores = model.predict(test_rows, runtime=runtime, progress=Progress(quiet=True))
-        history, budget = model.history, cpu_seconds
+        done = _train(train, test_rows, backbone, cpu_seconds, seed, runtime, progress)
         if memo:
-            _write_memo(path, scores, history, budget)
-    allowed = "until it stopped improving" if math.isinf(budget) else f"{budget:.0f} s of CPU time"
-    trained = (
-        f"{backbone.name} with random weights, all parameters trained with AdamW for {history.epochs:.1f} epochs "
-        f"({history.steps:,} steps), best validated weights kept"
-    )
+            _write_memo(path, done)
     measure = "R2" if train.task is not None and train.task.kind == "regression" else "accuracy"
     curves = TrainingCurves(
         "from scratch",
-        history.train_loss,
-        history.validation_loss,
-        history.train_measure,
-        history.validation_measure,
+        done.history.train_loss,
+        done.history.validation_loss,
+        done.history.train_measure,
+        done.history.validation_measure,
         measure,
+        step="check",
     )
-    return BaselineScores("scratch", scores, trained, allowed, history.cpu_seconds, curves)
+    allowed = "until it stopped improving" if math.isinf(done.budget) else f"{done.budget:.0f} s of CPU time"
+    return BaselineScores("scratch", done.scores, done.trained, allowed, done.history.cpu_seconds, curves)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A finished from-scratch run: what the memo keeps."""
+
+    scores: NDArray[np.float64]
+    history: History
+    budget: float
+    trained: str
+
+
+def _train(
+    train: Dataset,
+    test_rows: Dataset,
+    backbone: Backbone,
+    cpu_seconds: float,
+    seed: int,
+    runtime: str,
+    progress: Progress,
+) -> _Done:
+    model = FromScratch(cpu_seconds, seed).fit(train, backbone, progress=progress)
+    scores = model.predict(test_rows, runtime=runtime, progress=Progress(quiet=True))
+    transform = model.backbone.transform
+    size = f" at {transform.width} x {transform.height} pixels" if isinstance(transform, ImageTransform) else ""
+    trained = (
+        f"{backbone.name} with random weights{size}, all parameters trained with AdamW for {model.history.epochs:.1f} "
+        f"epochs ({model.history.steps:,} steps), best validated weights kept"
+    )
+    return _Done(scores, model.history, cpu_seconds, trained)
 
 
 def _key(train: Dataset, test_rows: Dataset, backbone: Backbone, seed: int) -> str:
@@ -132,22 +158,25 @@ def _key(train: Dataset, test_rows: Dataset, backbone: Backbone, seed: int) -> s
     return digest_json(parts)
 
 
-def _write_memo(path: Path, scores: NDArray[np.float64], history: History, budget: float) -> None:
-    about = json.dumps({"history": asdict(history), "budget": None if math.isinf(budget) else budget})
+def _write_memo(path: Path, done: _Done) -> None:
+    budget = None if math.isinf(done.budget) else done.budget
+    about = json.dumps({"history": asdict(done.history), "budget": budget, "trained": done.trained})
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, scores=scores, about=np.frombuffer(about.encode(), np.uint8))
+            np.savez(stream, scores=done.scores, about=np.frombuffer(about.encode(), np.uint8))
     except OSError:
         return  # a full disk costs the memo, not the run
 
 
-def _read_memo(path: Path, wanted: float) -> tuple[NDArray[np.float64], History, float] | None:
+def _read_memo(path: Path, wanted: float) -> _Done | None:
+    """Return a finished run that was allowed at least ``wanted`` seconds, None where there is none that can be read."""
     try:
         with np.load(path, allow_pickle=False) as memo:
             about = json.loads(memo["about"].tobytes())
-            scores = np.asarray(memo["scores"], np.float64)
-            history = History(**about["history"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+            budget = math.inf if about["budget"] is None else float(about["budget"])
+            done = _Done(
+                np.asarray(memo["scores"], np.float64), History(**about["history"]), budget, str(about["trained"])
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
-    budget = math.inf if about["budget"] is None else float(about["budget"])
-    return (scores, history, budget) if budget >= wanted else None
+    return done if budget >= wanted else None
