@@ -26,7 +26,7 @@ from headstart.evaluation import (
     paired_test,
 )
 from headstart.features import Features
-from headstart.heads import LinearHead, RidgeHead
+from headstart.heads import LinearHead, LinearRegressionHead, NearestMeanHead, RidgeHead
 from headstart.model import Model, Predictions, save_model
 from headstart.report import Baseline, Candidate, Cost, Goal, ReportData, RowCounts, write_report
 from headstart.workflow import goal as goals
@@ -202,7 +202,7 @@ def _learning_curve(done: Finished, metric: str) -> list[CurvePoint]:
 
 def _same_kind(head: LinearHead) -> LinearHead:
     """Return an unfitted head of the same kind that need not search for its penalty."""
-    if head.kind in {"nearest_mean", "linear_regression"}:
+    if head.kind in {NearestMeanHead.kind, LinearRegressionHead.kind}:
         return type(head)()
     return RidgeHead()
 

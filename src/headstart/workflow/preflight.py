@@ -50,8 +50,7 @@ def prepare(source: Any, config: FitConfig, progress: Progress, **labels: Any) -
         )
     check = check_dataset(dataset, progress=progress)
     clean = check.clean(dataset)
-    kept = np.setdiff1d(np.arange(len(dataset)), check.unreadable)
-    duplicates = check.duplicate_group[kept]
+    duplicates = check.duplicate_group[check.kept]
     _refuse_hopeless(clean)
     split = split_dataset(clean, test=config.test, seed=config.seed, duplicate_group=duplicates)
     train_rows, test_rows = np.sort(np.concatenate([split.train, split.validation])), split.test
