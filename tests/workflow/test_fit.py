@@ -198,4 +198,6 @@ def test_models_agree_between_runtimes(tmp_path: Path) -> None:
 @pytest.mark.golden
 def test_a_base_model_for_other_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match="reads image rows"):
-        _fit([f"text {n}" for n in range(20)], tmp_path / "run", labels=["a", "b"] * 10, backbones=["efficientnet-lite0"])
+        _fit(
+            [f"text {n}" for n in range(20)], tmp_path / "run", labels=["a", "b"] * 10, backbones=["efficientnet-lite0"]
+        )

@@ -14,6 +14,7 @@ from headstart.core.errors import ConfigError, ModelError, ShapeError
 from headstart.core.tasks import Task
 from headstart.heads.rows import TrainingRows
 from headstart.heads.temperature import to_probabilities
+from headstart.heads.threads import threads_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,16 +90,18 @@ class LinearHead(ABC):
         HeadstartError
             If the rows do not fit the task, or the task does not suit the head.
         """
-        rows = TrainingRows.of(
-            features_nd,
-            targets,
-            task,
-            groups=groups,
-            sample_weight=sample_weight,
-            num_folds=getattr(self, "num_folds", 5),
-            seed=getattr(self, "seed", 0),
-        )
-        return self.fit_rows(rows)
+        check_matrix(type(self).__name__, "features", np.asarray(features_nd), min_rows=2)
+        with threads_for(np.shape(features_nd), task.num_outputs):
+            rows = TrainingRows.of(
+                features_nd,
+                targets,
+                task,
+                groups=groups,
+                sample_weight=sample_weight,
+                num_folds=getattr(self, "num_folds", 5),
+                seed=getattr(self, "seed", 0),
+            )
+            return self.fit_rows(rows)
 
     @abstractmethod
     def fit_rows(self, rows: TrainingRows) -> Self:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.core.checks import check_matrix
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.heads.head import LinearHead
@@ -21,6 +22,7 @@ from headstart.heads.nearest_mean import NearestMeanHead
 from headstart.heads.ridge import LinearRegressionHead, RidgeHead
 from headstart.heads.rows import ClassWeight, TrainingRows
 from headstart.heads.search import HeldOut, score_held_out
+from headstart.heads.threads import threads_for
 
 __all__ = ["solve_head"]
 
@@ -81,8 +83,9 @@ def solve_head(
     >>> head.predict(np.array([[2.0], [8.0]]))
     array([0, 1])
     """
+    check_matrix("solve_head", "features", np.asarray(features_nd), min_rows=2)
     stage = progress.stage("head", len(targets)) if progress is not None else contextlib.nullcontext()
-    with stage as running:
+    with stage as running, threads_for(np.shape(features_nd), task.num_outputs):
         num_folds = 5 if len(targets) < MANY_ROWS else 3
         rows = TrainingRows.of(features_nd, targets, task, groups=groups, num_folds=num_folds, seed=seed)
         weighted = rows.weighted("solve_head", class_weight)
