@@ -201,3 +201,12 @@ def test_a_base_model_for_other_rows_is_refused(tmp_path: Path) -> None:
         _fit(
             [f"text {n}" for n in range(20)], tmp_path / "run", labels=["a", "b"] * 10, backbones=["efficientnet-lite0"]
         )
+
+
+def test_rows_from_one_template_can_still_be_tested(tmp_path: Path) -> None:
+    """A chain of near-duplicates that takes in everything must not swallow the test rows; it is said instead."""
+    sentence = "dear customer, your order with the number {} has reached the warehouse in the north and looks {}"
+    texts = [sentence.format(n, "broken" if n % 2 else "whole") for n in range(60)]
+    run = _fit(texts, tmp_path / "run", labels=["bad" if n % 2 else "good" for n in range(60)], scratch="off")
+    assert run.report.rows.test == 12
+    assert any("nearly the same" in line for line in run.report.preflight)

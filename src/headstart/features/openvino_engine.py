@@ -177,7 +177,7 @@ def _convert(part: FrozenPart, shape: list[int] | None) -> Any:
         example = (torch.zeros(1, *shape[1:], dtype=torch.uint8),)
     device = next((item.device for item in part.module.parameters()), torch.device("cpu"))
     traced = _Traced(part).to(device).eval()
-    with warnings.catch_warnings(), _quiet("openvino", "nncf"), num_threads(1):
+    with warnings.catch_warnings(), _quiet("openvino", "nncf", "transformers.modeling_utils"), num_threads(1):
         warnings.simplefilter("ignore")  # the tracer warns of every shape that a network reads as a number
         with torch.inference_mode(False), torch.no_grad():
             inputs = tuple(item.to(device) for item in example)
