@@ -69,9 +69,10 @@ def choose_runtime(
     threads = threads or default_threads()
     if (known := recall(choice_key(part, want, threads))) is not None:
         return known
-    choice = _Probe(part, sample, threads, keep).choose(want)
+    probe = _Probe(part, sample, threads, keep)
+    choice = probe.choose(want)
     part.graphs.clear()
-    remember(choice_key(part, want, threads), choice)
+    remember(choice_key(part, want, threads), choice, lasting=not probe.broken)
     return choice
 
 
@@ -114,6 +115,7 @@ class _Probe:
     agreements: dict[str, tuple[float, float]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     engines: dict[str, Engine] = field(default_factory=dict)
+    broken: bool = False
 
     def choose(self, want: str) -> RuntimeChoice:
         from headstart.features.torch_engine import plain_features
@@ -191,6 +193,7 @@ class _Probe:
             values = next(iter(engine.run([self.sample])))[1]
         except (HeadstartError, RuntimeError) as error:
             self.refused[label] = str(error)
+            self.broken = True
             return
         if values.shape != reference.shape or not np.isfinite(values).all():
             self.refused[label] = (

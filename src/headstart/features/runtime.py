@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,8 @@ Library = Literal["torch", "openvino", "none"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
 _MOST_REMEMBERED = 500
+# in this process too: on a full disk, training and test rows must not be computed by different runtimes
+_chosen: dict[tuple[Path, str], RuntimeChoice] = {}
 
 
 @dataclass(frozen=True)
@@ -173,16 +175,22 @@ def _place(key: dict[str, Any]) -> tuple[Path, str]:
 
 def recall(key: dict[str, Any]) -> RuntimeChoice | None:
     """Return the choice remembered for ``key`` on this machine; None where there is none, or it cannot be read."""
-    path, name = _place(key)
+    place = path, name = _place(key)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, ConfigError):
         value = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))[name]
         return RuntimeChoice.from_dict({**value, "remembered": True})
-    return None
+    return replace(_chosen[place], remembered=True) if place in _chosen else None
 
 
-def remember(key: dict[str, Any], choice: RuntimeChoice) -> None:
-    """Remember a choice for ``key`` on this machine; a disk that refuses costs a probe next time and nothing else."""
-    path, name = _place(key)
+def remember(key: dict[str, Any], choice: RuntimeChoice, *, lasting: bool = True) -> None:
+    """Remember a choice for ``key`` on this machine; a disk that refuses costs the next process a probe and nothing else.
+
+    One that is not ``lasting`` is kept for this process only: a runtime that broke may work again tomorrow.
+    """
+    place = path, name = _place(key)
+    _chosen[place] = choice
+    if not lasting:
+        return
     with contextlib.suppress(OSError), wait_lock(path.with_name(".runtimes.lock")):
         known: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):

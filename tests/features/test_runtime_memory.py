@@ -1,0 +1,20 @@
+"""What is remembered of a runtime's choice, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from headstart.features import runtime
+from headstart.features.runtime import Runtime, RuntimeChoice, recall, remember
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_choice_made_while_something_was_broken_ends_with_the_process(
+    lasting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"network": f"test {lasting}"}
+    remember(key, RuntimeChoice(Runtime("torch", "bf16")), lasting=lasting)
+    known = recall(key)
+    assert known is not None and known.runtime == Runtime("torch", "bf16") and known.remembered
+    monkeypatch.setattr(runtime, "_chosen", {})  # as in a new process
+    assert (recall(key) is not None) is lasting
