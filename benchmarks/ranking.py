@@ -107,15 +107,14 @@ def tune(backbone: Backbone, head: nn.Linear, training: Dataset, testing: Datase
 
 
 def correlations(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return Spearman's correlation of every score with the probe's and the tuned order."""
-    scores = sorted(set.intersection(*(set(entry["scores"]) for entry in results.values())))
+    """Return Spearman's correlation of every score with the probe's and the tuned order, over the models that have it."""
     table: dict[str, dict[str, float]] = {}
     for goal in ("probe", "tuned"):
-        if all(goal in entry for entry in results.values()):
-            reached = [entry[goal] for entry in results.values()]
-            for name in scores:
-                values = [entry["scores"][name] for entry in results.values()]
-                table.setdefault(name, {})[goal] = float(spearmanr(values, reached).statistic)
+        for name in sorted({name for entry in results.values() for name in entry["scores"]}):
+            both = [entry for entry in results.values() if name in entry["scores"] and goal in entry]
+            if len(both) > 2:
+                order = spearmanr([entry["scores"][name] for entry in both], [entry[goal] for entry in both])
+                table.setdefault(name, {}).update({goal: float(order.statistic), "base_models": len(both)})
     return table
 
 

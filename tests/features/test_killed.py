@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -52,7 +53,8 @@ class Server:
         child = int(self.process.stdout.readline())
         while kill_when is not None and not select.select([self.process.stdout], [], [], 0.001)[0]:
             if kill_when():
-                os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may have ended by itself a moment ago
+                    os.kill(child, signal.SIGKILL)
                 break
         return int(self.process.stdout.readline())
 

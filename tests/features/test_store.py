@@ -6,7 +6,6 @@ import errno
 import multiprocessing
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -271,20 +270,16 @@ def _work(folder: Path, worker: int, max_bytes: float) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize("max_bytes", [20e9, 20_000])
-def test_processes_write_merge_and_evict_at_once(store: FeatureStore, max_bytes: float) -> None:
+def test_processes_write_merge_and_evict_at_once(
+    store: FeatureStore, max_bytes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # where a spawned process finds this module
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_work, args=(store.folder, worker, max_bytes)) for worker in range(3)]
-    environment = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(sys.modules["headstart"].__file__ or "").parents[1]), environment]
-    )
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(120)
-    finally:
-        os.environ["PYTHONPATH"] = environment
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     found, values = store.get(SPACE, keys(*range(400)))
     np.testing.assert_array_equal(values, [row(name) for name, known in zip(range(400), found, strict=True) if known])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
+import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -29,6 +31,7 @@ Library = Literal["torch", "openvino", "none"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
 _MOST_REMEMBERED = 500
+_A_DAY = 86_400.0
 # in this process too: on a full disk, training and test rows must not be computed by different runtimes
 _chosen: dict[tuple[Path, str], RuntimeChoice] = {}
 
@@ -178,19 +181,18 @@ def recall(key: dict[str, Any]) -> RuntimeChoice | None:
     place = path, name = _place(key)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, ConfigError):
         value = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))[name]
-        return RuntimeChoice.from_dict({**value, "remembered": True})
+        if time.time() < value.pop("until", math.inf):
+            return RuntimeChoice.from_dict({**value, "remembered": True})
     return replace(_chosen[place], remembered=True) if place in _chosen else None
 
 
 def remember(key: dict[str, Any], choice: RuntimeChoice, *, lasting: bool = True) -> None:
     """Remember a choice for ``key`` on this machine; a disk that refuses costs the next process a probe and nothing else.
 
-    One that is not ``lasting`` is kept for this process only: a runtime that broke may work again tomorrow.
+    One that is not ``lasting`` is kept for a day: a runtime that broke may work again tomorrow.
     """
     place = path, name = _place(key)
     _chosen[place] = choice
-    if not lasting:
-        return
     with contextlib.suppress(OSError), wait_lock(path.with_name(".runtimes.lock")):
         known: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -198,4 +200,5 @@ def remember(key: dict[str, Any], choice: RuntimeChoice, *, lasting: bool = True
             known = read if isinstance(read, dict) else {}
         known.pop(name, None)
         kept = dict(list(known.items())[-(_MOST_REMEMBERED - 1) :])
-        write_json(path, {**kept, name: choice.to_dict()})
+        limit = {} if lasting else {"until": time.time() + _A_DAY}
+        write_json(path, {**kept, name: {**choice.to_dict(), **limit}})

@@ -2,6 +2,7 @@
 
 from headstart.heads.head import LinearHead
 from headstart.heads.logistic import LogisticHead
+from headstart.heads.memo import head_key, recall_head, remember_head
 from headstart.heads.nearest_mean import NearestMeanHead
 from headstart.heads.ridge import LinearRegressionHead, RidgeHead
 from headstart.heads.rows import TrainingRows
@@ -16,6 +17,9 @@ __all__ = [
     "RidgeHead",
     "TrainingRows",
     "fit_temperature",
+    "head_key",
+    "recall_head",
+    "remember_head",
     "solve_head",
     "to_probabilities",
 ]

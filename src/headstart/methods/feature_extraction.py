@@ -18,7 +18,7 @@ from headstart.core.errors import ConfigError, DataError, did_you_mean
 from headstart.core.preprocessing import View
 from headstart.core.tasks import Task
 from headstart.features import Features
-from headstart.heads import LinearHead, solve_head
+from headstart.heads import LinearHead, head_key, recall_head, remember_head, solve_head
 from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
 
@@ -39,12 +39,15 @@ class FeatureExtraction:
         Looks taken at every row; the head learns from all of them and predictions average over them.
     seed : int
         Folds.
+    memo : bool
+        Read back a head that was solved before for the same features, targets and settings.
     """
 
     head: str = "auto"
     class_weight: Literal["balanced"] | None = None
     views: tuple[View, ...] = (View(),)
     seed: int = 0
+    memo: bool = True
 
     def __post_init__(self) -> None:
         known = ["auto", *LinearHead.kinds]
@@ -106,6 +109,19 @@ class FeatureExtraction:
         groups: NDArray[Any] | None = None,
     ) -> LinearHead:
         """Return the head alone."""
+        if not self.memo:
+            return self._solve(features_nd, targets, task, groups)
+        settings = {"head": self.head, "class_weight": self.class_weight, "seed": self.seed}
+        key = head_key(features_nd, targets, task, groups, settings)
+        head = recall_head(key)
+        if head is None:
+            head = self._solve(features_nd, targets, task, groups)
+            remember_head(key, head)
+        return head
+
+    def _solve(
+        self, features_nd: NDArray[np.float32], targets: NDArray[Any], task: Task, groups: NDArray[Any] | None
+    ) -> LinearHead:
         if self.head == "auto":
             return solve_head(features_nd, targets, task, seed=self.seed, groups=groups, class_weight=self.class_weight)
         weights = None

@@ -176,7 +176,11 @@ class _Fit:
         self.task: Task = self.train.task
         self.views = (View(),) if config.views == 1 or self.train.modality != "image" else (View(), View(flip=True))
         self.method = FeatureExtraction(
-            config.head, "balanced" if config.class_weight == "balanced" else None, self.views, config.seed
+            config.head,
+            "balanced" if config.class_weight == "balanced" else None,
+            self.views,
+            config.seed,
+            memo=store is not False,
         )
         self.ranked: list[Scored] = []
         self.failed: dict[str, str] = {}
