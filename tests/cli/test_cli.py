@@ -69,7 +69,8 @@ def test_user_errors_are_short_and_exit_with_2(words: list[str], reason: str, tm
 
 
 @pytest.mark.golden
-def test_the_whole_way_from_a_table_to_predictions(tmp_path: Path) -> None:
+def test_the_whole_way_from_a_table_to_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
     random = np.random.default_rng(0)
     good, bad = ["great", "lovely", "superb", "fine"], ["awful", "dull", "poor", "dreadful"]
     rows = [
@@ -92,3 +93,8 @@ def test_the_whole_way_from_a_table_to_predictions(tmp_path: Path) -> None:
     assert done.returncode == 0 and "column-name" in done.stdout
     done = _run("cache", "list", cwd=tmp_path)
     assert done.returncode == 0 and "MB" in done.stdout
+    cache = Path(os.environ["HEADSTART_CACHE"])
+    assert list((cache / "heads").glob("*.safetensors"))
+    done = _run("cache", "clear", "--yes", cwd=tmp_path)
+    assert done.returncode == 0 and "removed" in done.stdout
+    assert not (cache / "heads").exists() and not list((cache / "features").rglob("*.safetensors"))

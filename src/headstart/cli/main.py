@@ -264,7 +264,10 @@ def cache_list() -> None:
 def cache_clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove every cached feature; they are computed again when needed."""
+    """Remove every cached feature, solved head and from-scratch result; they are computed again when needed."""
+    import shutil
+
+    from headstart.core.places import cache_folder
     from headstart.features import FeatureStore
 
     store = FeatureStore()
@@ -272,6 +275,8 @@ def cache_clear(
     if not yes:
         typer.confirm(f"Remove {size / 1e6:.1f} MB of cached features in {store.folder}?", abort=True)
     store.clear()
+    for name in ("heads", "scratch"):
+        shutil.rmtree(cache_folder() / name, ignore_errors=True)
     print(f"{size / 1e6:.1f} MB removed")
 
 
