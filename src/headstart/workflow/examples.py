@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.core.errors import UnreadableRow
 from headstart.core.tasks import Task
@@ -15,7 +16,7 @@ from headstart.heads import LinearHead
 from headstart.model import Model, Predictions
 from headstart.report import HeadSummary, NoveltySummary, RowExample
 
-__all__ = ["head_summary", "mistakes", "novelty_summary", "suspects"]
+__all__ = ["head_summary", "held_out_scores", "mistakes", "novelty_summary", "suspects"]
 
 _MOST = 12
 
@@ -45,16 +46,23 @@ def _wrong(task: Task, targets: Any, scores: Any) -> tuple[Any, Any]:
     return miss_nk.any(1), np.where(miss_nk, np.maximum(scores, 1 - scores), 0).max(1)
 
 
+def held_out_scores(head: LinearHead, num_rows: int) -> NDArray[Any]:
+    """Return what the head says of its own training rows, each left out, averaged over the views of a row."""
+    held_out = head.validation_predictions
+    assert held_out is not None
+    if len(held_out) == num_rows:
+        return held_out
+    return np.asarray(held_out.reshape(num_rows, -1, *held_out.shape[1:]).mean(1))
+
+
 def suspects(train: Dataset, features: Features, model: Model) -> list[RowExample]:
     """Return training rows whose label the model, which had not seen it, doubts most."""
-    task, held_out = model.task, model.head.validation_predictions
-    if task.kind == "regression" or held_out is None:
+    task = model.task
+    if task.kind == "regression" or model.head.validation_predictions is None:
         return []
     rows = train.subset(features.kept)
     assert rows.targets is not None
-    if len(held_out) != len(rows):
-        held_out = held_out.reshape(len(rows), -1, held_out.shape[1]).mean(1)
-    found = suspect_labels(rows.targets, held_out, task.classes, max_rows=_MOST)
+    found = suspect_labels(rows.targets, held_out_scores(model.head, len(rows)), task.classes, max_rows=_MOST)
     return [
         _example(rows, item.index, item.given, item.suggested, item.suggested_probability, "label to check")
         for item in found

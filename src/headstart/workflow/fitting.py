@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.backbones import Backbone
+from headstart.core.errors import BackboneError
 from headstart.core.preprocessing import View
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
@@ -36,6 +35,7 @@ from headstart.workflow.baselines import (
 from headstart.workflow.candidates import open_candidates, stratified_rows
 from headstart.workflow.config import FitConfig, make_config
 from headstart.workflow.estimate import announce_plan
+from headstart.workflow.examples import held_out_scores
 from headstart.workflow.finishing import Finished, finish
 from headstart.workflow.goal import Goal, parse_budget, parse_goal
 from headstart.workflow.preflight import Prepared, prepare
@@ -154,7 +154,6 @@ class _Tried:
     model: Model
     features: Features
     validation: dict[str, float]
-    scored: Scored
 
 
 class _Fit:
@@ -254,7 +253,7 @@ class _Fit:
 
     def candidate_lines(self, chosen: _Tried) -> list[Candidate]:
         """Return every base model considered, best first, with what it cost; those that failed last, with the reason."""
-        scored = self.ranked or [chosen.scored]
+        scored = self.ranked or [self._scored(chosen.model.backbone, chosen.features)]
         name = chosen.model.backbone.name
         lines = [replace(item.candidate, chosen=item.candidate.backbone == name) for item in scored]
         return lines + [Candidate(failed, note=reason) for failed, reason in self.failed.items()]
@@ -273,7 +272,7 @@ class _Fit:
         )
         self.failed |= failed
         if not self.ranked:
-            raise next(iter([_nothing_left(failed)]))
+            raise BackboneError(f"fit: every base model failed: {'; '.join(failed.values())}")
         return [item.backbone for item in self.ranked]
 
     def _try(self, backbone: Backbone) -> _Tried:
@@ -294,13 +293,8 @@ class _Fit:
             )
             stage.advance(len(targets))
             stage.note = str(model.head.report.get("why", ""))
-        validation = compute_metrics(self.task, targets, self._held_out(model, len(targets)))
-        return _Tried(model, features, validation, self._scored(backbone, features))
-
-    def _held_out(self, model: Model, num_rows: int) -> np.ndarray[Any, Any]:
-        held_out = model.head.validation_predictions
-        assert held_out is not None
-        return held_out.reshape(num_rows, -1, *held_out.shape[1:]).mean(1) if len(held_out) != num_rows else held_out
+        validation = compute_metrics(self.task, targets, held_out_scores(model.head, len(targets)))
+        return _Tried(model, features, validation)
 
     def _scored(self, backbone: Backbone, features: Features) -> Scored:
         assert self.train.targets is not None
@@ -318,9 +312,3 @@ class _Fit:
     def _note(self, text: str) -> None:
         self.notes.append(text)
         self.progress.say(text)
-
-
-def _nothing_left(failed: dict[str, str]) -> Exception:
-    from headstart.core.errors import BackboneError
-
-    return BackboneError(f"fit: every base model failed: {'; '.join(failed.values())}")

@@ -14,7 +14,7 @@ from headstart.data.splits import joined_units
 from headstart.evaluation import SealedTest
 from headstart.workflow.config import FitConfig
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "open_labelled", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Prepared:
     lines: tuple[str, ...]
 
 
+def open_labelled(who: str, source: Any, **columns: Any) -> Dataset:
+    """Open rows that must have labels; ``who`` is named where they have none."""
+    dataset = open_dataset(source, **columns)
+    if dataset.task is None:
+        raise DataError(
+            f"{who}: {dataset.root or 'the data'} has no labels; give a folder of class folders, or name the column "
+            "with --label."
+        )
+    return dataset
+
+
 def prepare(source: Any, config: FitConfig, progress: Progress, **labels: Any) -> Prepared:
     """Open, check, clean and split the rows, and print the preflight.
 
@@ -42,12 +53,7 @@ def prepare(source: Any, config: FitConfig, progress: Progress, **labels: Any) -
     DataError
         If nothing can be learned: no labels, one class, too few rows.
     """
-    dataset = open_dataset(source, **config.columns, **labels)
-    if dataset.task is None:
-        raise DataError(
-            f"fit: {dataset.root or 'the data'} has no labels; give a folder of class folders, or name the column "
-            "with --label."
-        )
+    dataset = open_labelled("fit", source, **config.columns, **labels)
     check = check_dataset(dataset, progress=progress)
     clean = check.clean(dataset)
     duplicates, chained = _duplicate_units(check)

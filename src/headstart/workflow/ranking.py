@@ -20,12 +20,13 @@ from headstart.core.errors import HeadstartError
 from headstart.core.progress import Progress
 from headstart.core.seeds import generator
 from headstart.core.tasks import Task
-from headstart.data import Dataset, check_dataset, open_dataset
+from headstart.data import Dataset, check_dataset
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.heads import RidgeHead
 from headstart.report import Candidate, Cost, RankData, RuntimeSummary, write_rank_report
 from headstart.transferability import h_score, leep, logme, nce, transrate
 from headstart.workflow.candidates import open_candidates, stratified_rows
+from headstart.workflow.preflight import open_labelled
 from headstart.workflow.versions import now, versions
 
 __all__ = ["Ranking", "Scored", "rank", "rank_backbones", "score_features"]
@@ -117,8 +118,7 @@ def rank(
     progress = progress or Progress()
     started, cpu_started = time.perf_counter(), time.process_time()
     columns = FitConfig(text=text, image=image, label=label, task=task).columns
-    dataset = open_dataset(source, **columns, **more)
-    _need_labels(dataset)
+    dataset = open_labelled("rank", source, **columns, **more)
     if dataset.given_split is not None and (dataset.given_split == "train").any():
         dataset = dataset.subset(dataset.given_split != "test")
     assert dataset.task is not None and dataset.targets is not None
@@ -271,13 +271,3 @@ def runtime_summary(features: Features) -> RuntimeSummary:
     return RuntimeSummary(
         features.runtime.label, choice.timings, cosine=choice.cosine, relative_error=choice.relative_error
     )
-
-
-def _need_labels(dataset: Dataset) -> None:
-    from headstart.core.errors import DataError
-
-    if dataset.task is None:
-        raise DataError(
-            f"rank: {dataset.root or 'the data'} has no labels; give a folder of class folders, or name the column "
-            "with --label."
-        )
