@@ -72,12 +72,13 @@ def seconds_of(action: Any) -> tuple[float, float]:
 
 def extract(folder: Path, name: str) -> dict[str, Any]:
     """Extract once in this process with what the cache folder holds; what a child process is asked for."""
-    import openvino  # noqa: F401 - imports are not counted
-    import torch  # noqa: F401
+    import torch  # noqa: F401 - imports are not counted
 
     from headstart.data import open_dataset
     from headstart.features import extract_features
+    from headstart.features.openvino_engine import import_openvino
 
+    import_openvino()
     backbone = open_network(name)
     _ = backbone.weights_digest
     found: dict[str, Any] = {}

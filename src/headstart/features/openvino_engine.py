@@ -11,6 +11,7 @@ import collections
 import contextlib
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -32,7 +33,7 @@ from headstart.features.engine import Batch, FrozenPart
 from headstart.features.runtime import Runtime, machine
 from headstart.features.torch_engine import num_threads
 
-__all__ = ["EngineError", "OpenVINOEngine", "openvino_precisions", "traced_features"]
+__all__ = ["EngineError", "OpenVINOEngine", "import_openvino", "openvino_precisions", "traced_features"]
 
 _FORMAT = 1
 _MOST_KEPT_BYTES = 4_000_000_000
@@ -120,13 +121,41 @@ def _result(request: Any, batch: Batch) -> NDArray[np.float32]:
     return np.array(request.get_output_tensor(0).data[: len(batch.tags)], np.float32)
 
 
+def import_openvino() -> Any:
+    """Return the openvino module, imported so that it reports nothing to anyone.
+
+    Left to itself it sends usage statistics over the network when it is imported and at every conversion, from processes it
+    forks for that; without the package that does this it uses an empty stand-in of its own.
+
+    Raises
+    ------
+    MissingExtra
+        If OpenVINO is not installed.
+    """
+    with _hidden("openvino_telemetry"):
+        try:
+            import openvino
+            import openvino.tools.ovc.convert_impl  # what it imports late must be imported without the reporter, too
+        except ImportError as error:
+            raise MissingExtra("extract_features", "openvino", "fast") from error
+    return openvino
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Make a package, and what is in it, impossible to import inside the block."""
+    inside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == package}
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        sys.modules.update(inside)
+
+
 @cache
 def _core() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("extract_features", "openvino", "fast") from error
-    return openvino.Core()
+    return import_openvino().Core()
 
 
 def openvino_precisions() -> list[str]:
@@ -197,8 +226,7 @@ def _trace(part: FrozenPart, example: tuple[Tensor, ...]) -> tuple[_Traced, Any]
 
 
 def _convert(part: FrozenPart, shape: list[int] | None) -> Any:
-    import openvino
-
+    openvino = import_openvino()
     if str(shape) in part.graphs:
         return part.graphs[str(shape)]
     script = part.graphs.pop("record", None)
