@@ -1,0 +1,172 @@
+"""What a loss term is: it sees one batch of each domain and returns one number to be made smaller.
+
+    joint loss = sum_k weight_k * L_k            (the only place where losses are added is the training loop)
+
+An objective says what it ``needs``, and the loop computes only that: no second network runs and no inner activation is kept
+unless some objective asks for it. Whatever it has to remember between steps (queues, starting weights, relations of classes) is a
+buffer, so that ``state_dict()`` saves it and a killed run goes on where it was.
+Shapes: b rows in a batch, d features, k outputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.core.errors import ConfigError
+from headstart.core.tasks import Task
+
+__all__ = ["NEEDS", "Batch", "Objective", "Setup"]
+
+NEEDS = frozenset(
+    {
+        "labels",
+        "features",
+        "logits",
+        "activations",
+        "base_features",
+        "base_logits",
+        "base_activations",
+        "teacher_features",
+        "teacher_logits",
+    }
+)
+
+
+@dataclass
+class Batch:
+    """What objectives see of one domain's mini-batch. What no objective needs stays ``None`` or empty.
+
+    Parameters
+    ----------
+    labels : Tensor, optional
+        int64 (b,) class numbers; float (b, k) soft labels or indicators; float (b,) numbers. ``None``: rows without labels.
+    rows : Tensor of shape (b,), optional
+        int64 row numbers in their stream.
+    features : Tensor of shape (b, d), optional
+        Output of the last segment of the network in training.
+    logits : Tensor of shape (b, k), optional
+        Output of the head ``"main"``.
+    head_logits : mapping of str to Tensor
+        Output of every head by its name, ``"main"`` included.
+    activations : mapping of str to Tensor
+        Output of every segment by its name.
+    base_features, base_logits, base_activations
+        The same of the frozen base model, as it was before training; ``base_logits`` are those of *its own* head, over the
+        classes of the source task.
+    teacher_features, teacher_logits
+        The same of the averaged network (its weights follow those in training slowly), on another view of the same rows.
+    """
+
+    labels: Tensor | None = None
+    rows: Tensor | None = None
+    features: Tensor | None = None
+    logits: Tensor | None = None
+    head_logits: Mapping[str, Tensor] = field(default_factory=dict)
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    base_features: Tensor | None = None
+    base_logits: Tensor | None = None
+    base_activations: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher_features: Tensor | None = None
+    teacher_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an objective may look at once, before the first step.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network to be trained, with ``segments`` and ``heads``, at its starting weights.
+    task : Task
+        What the labels mean.
+    targets : array of shape (n,) or (n, k), optional
+        Targets of the training rows.
+    base_logits : callable, optional
+        Returns float32 (n, k_source): what the base model's own head says of the training rows, in the order of ``targets``.
+    """
+
+    network: nn.Module
+    task: Task
+    targets: NDArray[Any] | None = None
+    base_logits: Callable[[], NDArray[np.float32]] | None = None
+
+
+class Objective(nn.Module):
+    """One differentiable term of the joint loss.
+
+    A subclass names what it ``needs``, keeps every constructor argument under its own name (that is its configuration), and
+    returns its value times ``weight`` from `forward`. Parameters of its own (a critic, a projection) train in phases whose
+    ``trains`` names ``"objectives"``.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    weight: float
+
+    def prepare(self, setup: Setup) -> None:
+        """Look once at the network and the training targets, before the first step. The default looks at nothing."""
+
+    def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
+        """Return ``weight`` times the term, a tensor of shape ().
+
+        Parameters
+        ----------
+        source : Batch
+            Rows of the labelled stream; in plain fine-tuning the only one.
+        target : Batch, optional
+            Rows of a second stream, normally without labels.
+        """
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Do what has to happen once after each optimiser step (queues, momentum encoders). The default does nothing."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as a JSON value: ``type(self)(**self.config())`` is the same objective.
+
+        Examples
+        --------
+        >>> from headstart.objectives.supervised import CrossEntropy
+        >>> CrossEntropy(label_smoothing=0.1).config()
+        {'label_smoothing': 0.1, 'class_weights': None, 'weight': 1.0}
+        """
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: _as_json(getattr(self, name)) for name in names if name != "self"}
+
+    def extra_repr(self) -> str:
+        """Return the configuration, for ``repr``."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+
+    def take(self, batch: Batch, name: str, key: str | None = None) -> Tensor:
+        """Return a field of a batch, or refuse in words where it was not filled.
+
+        Raises
+        ------
+        ConfigError
+            If the field is empty, or has no entry ``key``.
+        """
+        value = getattr(batch, name)
+        if isinstance(value, Mapping):
+            if key in value:
+                found: Tensor = value[key]
+                return found
+            known = ", ".join(value) or "nothing"
+            raise ConfigError(f"{type(self).__name__}: needs {name}[{key!r}] of the batch; there is {known}.")
+        if value is None:
+            raise ConfigError(
+                f"{type(self).__name__}: needs {name} of the batch, which is empty; the loop fills what `needs` names where "
+                f"the run has it."
+            )
+        tensor: Tensor = value
+        return tensor
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
