@@ -8,6 +8,7 @@
     |   `-- OfflineError    weights that only a hub has, and no hub within reach
     |-- StoreError          the feature cache cannot be written or read
     |-- ModelError          a model folder that is damaged, incomplete or hostile
+    |-- CheckpointError     a stopped training that cannot go on as it was
     |-- GoalError           a goal or budget that cannot be understood
     |-- ConfigError         an option or configuration value that breaks its rule
     `-- MissingExtra        an optional library that is not installed
@@ -22,6 +23,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BackboneError",
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "GoalError",
@@ -66,6 +68,10 @@ class StoreError(HeadstartError):
 
 class ModelError(HeadstartError):
     """A model folder that is damaged, incomplete or hostile."""
+
+
+class CheckpointError(HeadstartError):
+    """A stopped training that cannot go on: other data, weights or options than it began with, or nowhere to write."""
 
 
 class GoalError(HeadstartError):
