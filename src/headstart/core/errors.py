@@ -8,6 +8,7 @@
     |   `-- OfflineError    weights that only a hub has, and no hub within reach
     |-- StoreError          the feature cache cannot be written or read
     |-- ModelError          a model folder that is damaged, incomplete or hostile
+    |-- TrainingError       a training that breaks off: a loss that is not finite, a process that is gone
     |-- CheckpointError     a stopped training that cannot go on as it was
     |-- GoalError           a goal or budget that cannot be understood
     |-- ConfigError         an option or configuration value that breaks its rule
@@ -33,6 +34,7 @@ __all__ = [
     "OfflineError",
     "ShapeError",
     "StoreError",
+    "TrainingError",
     "UnreadableRow",
     "did_you_mean",
 ]
@@ -68,6 +70,10 @@ class StoreError(HeadstartError):
 
 class ModelError(HeadstartError):
     """A model folder that is damaged, incomplete or hostile."""
+
+
+class TrainingError(HeadstartError):
+    """A training that breaks off: a loss that is not finite, a process that is gone."""
 
 
 class CheckpointError(HeadstartError):
