@@ -14,7 +14,7 @@ from headstart.core.errors import BackboneError, did_you_mean
 
 __all__ = ["Architecture", "Source", "build_network"]
 
-Source = Literal["timm", "transformers", "torchvision", "vector"]
+Source = Literal["timm", "transformers", "torchvision", "recurrent", "vector"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Architecture:
 
     Parameters
     ----------
-    source : {"timm", "transformers", "torchvision", "vector"}
-        The library that defines the network; "vector" is the identity on rows that are features already.
+    source : {"timm", "transformers", "torchvision", "recurrent", "vector"}
+        The library that defines the network; "recurrent" is `headstart.backbones.recurrent`, "vector" the identity on rows
+        that are features already.
     name : str
         The network's name in that library, such as ``"resnet50"`` or ``"bert"``.
     arguments : dict
@@ -83,6 +84,10 @@ def build_network(architecture: Architecture) -> nn.Module:
         from headstart.backbones.transformers_models import build_transformers
 
         network = build_transformers(architecture)
+    elif architecture.source == "recurrent":
+        from headstart.backbones.recurrent import build_recurrent
+
+        network = build_recurrent(architecture)
     else:
         network = nn.Identity()
     return network.eval()

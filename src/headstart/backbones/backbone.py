@@ -204,6 +204,10 @@ class Backbone:
         try:
             if self.architecture.source == "transformers":
                 cutter: Any = LayerStack(self.module, self._uneven_rows())
+            elif self.architecture.source == "recurrent":
+                from headstart.backbones.recurrent import EmbeddingCut
+
+                cutter = EmbeddingCut(self.module, self._uneven_rows())
             elif self.architecture.source == "vector":
                 return None, (), "its rows are features already"
             else:

@@ -56,6 +56,7 @@ def open_backbone(
           ``"mobilenetv2-fdet"``;
         - ``"timm:NAME"`` or a plain timm name, ``"torchvision:NAME"``, ``"transformers:NAME"`` (``#text`` or
           ``#image`` after it chooses half of a network that has both);
+        - ``"gru:PATH"``: word vectors (see `read_word_vectors`) and a recurrent unit that is still to be trained;
         - a ``.safetensors`` file, or a folder in timm's or transformers' format;
         - a `Backbone`, returned as it is; a network that timm built, whose weights are copied.
     input_size : int or (height, width), optional
@@ -88,6 +89,10 @@ def open_backbone(
         return open_transformers(path_or_name, part)
     if colon and library in {"timm", "torchvision"}:
         return open_timm(rest, input_size) if library == "timm" else open_torchvision(rest, input_size)
+    if colon and library == "gru":
+        from headstart.backbones.recurrent import recurrent_backbone
+
+        return recurrent_backbone(rest)
     path = Path(name).expanduser()
     if path.exists() and (_holds_weights(path) or not is_timm_name(str(name))):
         return open_local(path, input_size=input_size)
@@ -97,8 +102,8 @@ def open_backbone(
 
     known = [*PACKAGES, *timm.list_models()]
     raise BackboneError(
-        f"open_backbone: {str(name)!r} is neither a packaged base model, nor a name with timm:, torchvision: or "
-        f"transformers: before it, nor a file or folder.{did_you_mean(str(name), known)}"
+        f"open_backbone: {str(name)!r} is neither a packaged base model, nor a name with timm:, torchvision:, transformers: "
+        f"or gru: before it, nor a file or folder.{did_you_mean(str(name), known)}"
     )
 
 

@@ -124,6 +124,15 @@ _BACKBONES = (
         needs="transformers",
         install='"headstart[text]"',
     ),
+    Entry(
+        "gru:NAME",
+        "backbone",
+        "headstart.backbones.recurrent:recurrent_backbone",
+        "word vectors in a folder or text file, and a recurrent unit that fine-tuning has to train",
+        "text",
+        needs="tokenizers",
+        install='"headstart[text]"',
+    ),
 )
 
 _METHODS = (

@@ -86,15 +86,15 @@ class TextTransform:
     ----------
     max_tokens : int
         Longest sequence the network is given, special tokens included; longer texts are cut.
-    pooling : {"mean", "first", "last", "pooler"}
-        How token features become one vector: mean over real tokens, first token, last real token, or the
+    pooling : {"mean", "max", "first", "last", "pooler"}
+        How token features become one vector: mean or maximum over real tokens, first token, last real token, or the
         network's own pooler.
     tokenizer_digest : str
         Digest of the tokenizer's files.
     """
 
     max_tokens: int
-    pooling: Literal["mean", "first", "last", "pooler"] = "mean"
+    pooling: Literal["mean", "max", "first", "last", "pooler"] = "mean"
     tokenizer_digest: str = ""
 
     def to_dict(self) -> dict[str, Any]:
