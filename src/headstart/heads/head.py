@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from headstart.core.checks import check_matrix
 from headstart.core.errors import ConfigError, ModelError, ShapeError
 from headstart.core.tasks import Task
 from headstart.heads.rows import TrainingRows
+from headstart.heads.scoring import Head
 from headstart.heads.temperature import to_probabilities
 from headstart.heads.threads import threads_for
 
@@ -24,7 +25,7 @@ __all__ = ["LinearHead"]
 Array = npt.NDArray[Any]
 
 
-class LinearHead(ABC):
+class LinearHead(Head):
     """A linear classifier or regressor on frozen features. The constructor is the configuration; `fit` learns.
 
     Attributes
@@ -43,7 +44,6 @@ class LinearHead(ABC):
         chosen outside each fold), ``path`` and ``held_out``.
     """
 
-    kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[LinearHead]]] = {}
 
     task: Task
@@ -146,25 +146,6 @@ class LinearHead(ABC):
         scores: Array = features @ self.weight.T + self.bias
         return scores
 
-    def predict_proba(self, features_nd: Array) -> Array:
-        """Return calibrated probabilities, shape (n, k): rows add up to 1, or each label has its own."""
-        if self.task.kind == "regression":
-            raise ConfigError("predict_proba: a regression head has no probabilities; call predict.")
-        return to_probabilities(self.task, self.decision(features_nd), self.temperature)
-
-    def predict(self, features_nd: Array) -> Array:
-        """Return class numbers (n,) int64, indicators (n, k) uint8, or numbers (n,) float64, as the task says."""
-        scores = self.decision(features_nd)
-        if self.task.kind == "regression":
-            return np.asarray(scores[:, 0], dtype=np.float64)
-        if self.task.kind == "multilabel":
-            return (scores > 0).astype(np.uint8)
-        return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-
-    def predict_scores(self, features_nd: Array) -> Array:
-        """Return what metrics take: probabilities (n, k), or numbers (n,) for regression."""
-        return self.predict(features_nd) if self.task.kind == "regression" else self.predict_proba(features_nd)
-
     def to_linear(self) -> nn.Linear:
         """Return a torch layer whose outputs, after a softmax (or sigmoid), are this head's probabilities.
 
@@ -178,6 +159,10 @@ class LinearHead(ABC):
             layer.weight.copy_(torch.from_numpy(np.asarray(self.weight / self.temperature, dtype=np.float32)))
             layer.bias.copy_(torch.from_numpy(np.asarray(self.bias / self.temperature, dtype=np.float32)))
         return layer
+
+    def to_module(self) -> nn.Module:
+        """Return `to_linear`; every head has this under one name."""
+        return self.to_linear()
 
     def parameters(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
