@@ -1,6 +1,6 @@
 """What a loss term is: it sees one batch of each domain and returns one number to be made smaller.
 
-    joint loss = sum_k weight_k * L_k            (the only place where losses are added is the training loop)
+    joint loss = sum_k weight_k * L_k            (`joint_loss`; nothing else adds losses)
 
 An objective says what it ``needs``, and the loop computes only that: no second network runs and no inner activation is kept
 unless some objective asks for it. Whatever it has to remember between steps (queues, starting weights, relations of classes) is a
@@ -11,7 +11,7 @@ Shapes: b rows in a batch, d features, k outputs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from headstart.core.errors import ConfigError
 from headstart.core.tasks import Task
 
-__all__ = ["NEEDS", "Batch", "Objective", "Setup"]
+__all__ = ["NEEDS", "Batch", "Objective", "Setup", "joint_loss"]
 
 NEEDS = frozenset(
     {
@@ -135,7 +135,7 @@ class Objective(nn.Module):
         --------
         >>> from headstart.objectives.supervised import CrossEntropy
         >>> CrossEntropy(label_smoothing=0.1).config()
-        {'label_smoothing': 0.1, 'class_weights': None, 'weight': 1.0}
+        {'label_smoothing': 0.1, 'class_weights': None, 'head': 'main', 'weight': 1.0}
         """
         names = inspect.signature(type(self).__init__).parameters
         return {name: _as_json(getattr(self, name)) for name in names if name != "self"}
@@ -167,6 +167,45 @@ class Objective(nn.Module):
         tensor: Tensor = value
         return tensor
 
+    def take_logits(self, batch: Batch, head: str) -> Tensor:
+        """Return the outputs of a head by its name; ``"main"`` is ``batch.logits``.
+
+        Raises
+        ------
+        ConfigError
+            If the batch holds no outputs of that head.
+        """
+        if head == "main" and batch.logits is not None:
+            return batch.logits
+        return self.take(batch, "head_logits", head)
+
+
+def joint_loss(objectives: Iterable[Objective], source: Batch, target: Batch | None = None) -> Tensor:
+    """Return the sum of objectives, each already multiplied by its weight.
+
+    Raises
+    ------
+    ConfigError
+        If there is no objective.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from headstart.objectives.supervised import SquaredError
+    >>> batch = Batch(labels=torch.tensor([3.0]), logits=torch.tensor([[1.0]]))
+    >>> joint_loss([SquaredError(), SquaredError(weight=0.5)], batch)       # 4 + 0.5 * 4
+    tensor(6.)
+    """
+    terms: list[Tensor] = [objective(source, target) for objective in objectives]
+    if not terms:
+        raise ConfigError("joint_loss: needs at least one objective; got none.")
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
 
 def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _as_json(entry) for key, entry in value.items()}
     return list(value) if isinstance(value, tuple) else value

@@ -175,6 +175,8 @@ class CrossEntropy(Objective):
         Share of every label that is spread evenly over all classes.
     class_weights : sequence of k floats, optional
         Multiplies the part of the loss that belongs to each class.
+    head : str
+        Name of the head whose outputs are meant.
     weight : float
         Multiplies the term.
 
@@ -192,17 +194,21 @@ class CrossEntropy(Objective):
     needs = frozenset({"labels", "logits"})
 
     def __init__(
-        self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None, weight: float = 1.0
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        head: str = "main",
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         _check_options("CrossEntropy", label_smoothing, class_weights)
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else tuple(float(value) for value in class_weights)
-        self.weight = weight
+        self.head, self.weight = head, weight
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the cross-entropy of the source rows."""
-        logits_bk, labels = self.take(source, "logits"), self.take(source, "labels")
+        logits_bk, labels = self.take_logits(source, self.head), self.take(source, "labels")
         return self.weight * cross_entropy(
             logits_bk, labels, label_smoothing=self.label_smoothing, class_weights=self.class_weights
         )
@@ -217,6 +223,8 @@ class BinaryCrossEntropy(Objective):
         Pulls every indicator towards one half.
     class_weights : sequence of k floats, optional
         Multiplies the loss of each class.
+    head : str
+        Name of the head whose outputs are meant.
     weight : float
         Multiplies the term.
 
@@ -234,17 +242,21 @@ class BinaryCrossEntropy(Objective):
     needs = frozenset({"labels", "logits"})
 
     def __init__(
-        self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None, weight: float = 1.0
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        head: str = "main",
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         _check_options("BinaryCrossEntropy", label_smoothing, class_weights)
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else tuple(float(value) for value in class_weights)
-        self.weight = weight
+        self.head, self.weight = head, weight
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the binary cross-entropy of the source rows."""
-        logits_bk, labels_bk = self.take(source, "logits"), self.take(source, "labels")
+        logits_bk, labels_bk = self.take_logits(source, self.head), self.take(source, "labels")
         return self.weight * binary_cross_entropy(
             logits_bk, labels_bk, label_smoothing=self.label_smoothing, class_weights=self.class_weights
         )
@@ -255,6 +267,8 @@ class SquaredError(Objective):
 
     Parameters
     ----------
+    head : str
+        Name of the head whose outputs are meant.
     weight : float
         Multiplies the term.
 
@@ -266,17 +280,22 @@ class SquaredError(Objective):
 
     needs = frozenset({"labels", "logits"})
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, head: str = "main", weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.head, self.weight = head, weight
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the mean squared error of the source rows."""
-        return self.weight * squared_error(self.take(source, "logits"), self.take(source, "labels"))
+        return self.weight * squared_error(self.take_logits(source, self.head), self.take(source, "labels"))
 
 
 def supervised_objective(
-    task: Task, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None, weight: float = 1.0
+    task: Task,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    head: str = "main",
+    weight: float = 1.0,
 ) -> Objective:
     """Return the loss that belongs to a task.
 
@@ -288,6 +307,8 @@ def supervised_objective(
         For classes; numbers have none.
     class_weights : sequence of k floats, optional
         For classes; numbers have none.
+    head : str
+        Name of the head whose outputs are meant.
     weight : float
         Multiplies the term.
 
@@ -299,18 +320,18 @@ def supervised_objective(
     Examples
     --------
     >>> supervised_objective(Task("regression"))
-    SquaredError(weight=1.0)
+    SquaredError(head='main', weight=1.0)
     """
     if task.kind == "classification":
-        return CrossEntropy(label_smoothing, class_weights, weight)
+        return CrossEntropy(label_smoothing, class_weights, head, weight)
     if task.kind == "multilabel":
-        return BinaryCrossEntropy(label_smoothing, class_weights, weight)
+        return BinaryCrossEntropy(label_smoothing, class_weights, head, weight)
     if label_smoothing or class_weights is not None:
         raise ConfigError(
             "supervised_objective: targets that are numbers have no classes to smooth or to weigh; "
             "leave label_smoothing and class_weights out."
         )
-    return SquaredError(weight)
+    return SquaredError(head, weight)
 
 
 def balanced_class_weights(targets: NDArray[Any], num_classes: int) -> tuple[float, ...]:
