@@ -23,8 +23,7 @@ def model_card(model: Model) -> str:
         "## What it does",
         "",
         f"- task: {model.task.kind} of {model.backbone.modality} rows",
-        f"- base model: `{model.backbone.name}`, frozen ({model.backbone.origin}; licence: {model.backbone.licence})",
-        f"- head: {type(model.head).__name__}, solved on {provenance.get('train_rows', 'an unknown number of')} labelled rows",
+        *_origin_lines(model),
         f"- trained with: headstart {provenance.get('headstart', 'unknown')} on runtime {model.runtime or 'unknown'}",
         "",
     ]
@@ -53,6 +52,24 @@ def model_card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin_lines(model: Model) -> list[str]:
+    """Return where the network's two parts come from, and what of them was trained."""
+    backbone, rows = model.backbone, model.provenance.get("train_rows", "an unknown number of")
+    tuned: dict[str, Any] = model.provenance.get("fine_tuning", {})
+    how = f"fine-tuned with strategy `{tuned.get('strategy', {}).get('name', 'unknown')}`" if tuned else "frozen"
+    lines = [f"- base model: `{backbone.name}`, {how} ({backbone.origin}; licence: {backbone.licence})"]
+    if tuned:
+        lines += [
+            f"- started from weights {str(tuned.get('base_weights_digest', 'unknown'))[:16]}, now {backbone.weights_digest[:16]}",
+            f"- trained: {_plain(tuned.get('plan', 'unknown'))}",
+            f"- head: {_plain(tuned.get('head', type(model.head).__name__))}, trained on {rows} labelled rows",
+        ]
+    else:
+        verb = "trained" if model.head.kind == "network" else "solved"
+        lines.append(f"- head: {type(model.head).__name__}, {verb} on {rows} labelled rows")
+    return lines
 
 
 def _plain(text: Any) -> str:

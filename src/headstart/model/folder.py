@@ -105,7 +105,7 @@ def load_model(folder: str | Path) -> Model:
     from safetensors.torch import load_file
 
     from headstart.backbones import build_backbone
-    from headstart.heads import LinearHead
+    from headstart.heads import load_head
 
     folder = Path(folder)
     if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
@@ -117,7 +117,7 @@ def load_model(folder: str | Path) -> Model:
         weights = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
         tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
         backbone = build_backbone(content["backbone"], weights, tokenizer)
-        head = LinearHead.from_state(content["head"], _part(tensors, "head."))
+        head = load_head(content["head"], _part(tensors, "head."))
         novelty = _load_novelty(content.get("novelty"), _part(tensors, "novelty."))
         return Model(
             backbone=backbone,

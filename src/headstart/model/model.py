@@ -16,7 +16,7 @@ from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.data import Dataset, open_dataset
 from headstart.features import Features, FeatureStore, extract_features
-from headstart.heads import LinearHead
+from headstart.heads import Head
 from headstart.model.novelty import NoveltyScorer
 from headstart.model.predictions import Predictions
 
@@ -31,8 +31,8 @@ class Model:
     ----------
     backbone : Backbone
         The base model, with its own preprocessing.
-    head : LinearHead
-        Solved on the training rows' features.
+    head : Head
+        Solved on the training rows' features (`LinearHead`), or trained (`NetworkHead`).
     task : Task
         What is predicted; class names in model order.
     novelty : NoveltyScorer, optional
@@ -48,7 +48,7 @@ class Model:
     """
 
     backbone: Backbone
-    head: LinearHead
+    head: Head
     task: Task
     novelty: NoveltyScorer | None = None
     views: tuple[View, ...] = (View(),)
@@ -141,7 +141,7 @@ def _is_path(source: list[str] | str) -> bool:
     return isinstance(source, str) and len(source) < 4096 and "\n" not in source and Path(source).exists()
 
 
-def head_scores(head: LinearHead, values: NDArray[np.float32]) -> NDArray[np.float64]:
+def head_scores(head: Head, values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return probabilities (n, k), or numbers (n,), averaged over the views where there are several.
 
     ``values`` has shape (n, d), or (n, views, d).
