@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -23,22 +24,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-from blake3 import blake3
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+import numpy as np
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
+from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import CheckpointError
-from headstart.core.files import atomic_path
+from headstart.data import Dataset
 from headstart.features.locks import try_lock
+from headstart.training.checkpoint_file import read_state, tensors_digest, write_state
 from headstart.training.distributed import World
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "network_identity", "rows_identity"]
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
-_FORMAT = 1
 _MOST_SHARE = 0.05  # of the time between two checkpoints may go into writing them
 _LOCK_SECONDS = 5.0  # a killed process may need a moment to be gone
 
@@ -69,6 +69,7 @@ class Checkpoint:
     Examples
     --------
     >>> import tempfile
+    >>> import torch
     >>> place = Path(tempfile.mkdtemp())
     >>> with Checkpoint(place, identity={"data": "a"}) as checkpoint:
     ...     checkpoint.load() is None, checkpoint.save({"weight": torch.ones(2)}, {"epoch": 1}, step=7)
@@ -109,6 +110,10 @@ class Checkpoint:
     def previous(self) -> Path:
         """File of the one before."""
         return self.folder / "previous.safetensors"
+
+    @property
+    def _writing(self) -> Path:
+        return self.folder / "writing"
 
     def __enter__(self) -> Checkpoint:
         """Take the folder, and let Ctrl-C and SIGTERM end the training after a step instead of within one."""
@@ -192,16 +197,17 @@ class Checkpoint:
             return False
         started = time.monotonic()
         try:
-            with atomic_path(self.newest.with_name("writing.safetensors")) as temporary:
-                _write(temporary, tensors, {"state": dict(state), "identity": self.identity, "step": step})
-            # the whole new one lies on disk under its own name; from here on, renaming is all that happens
+            # in a folder of its own: safetensors writes to a temporary name there, which a kill would leave behind
+            written = self._writing / "checkpoint.safetensors"
+            self._writing.mkdir(parents=True, exist_ok=True)
+            write_state(written, tensors, {"state": dict(state), "identity": self.identity, "step": step})
+            _sync(written)  # the whole new one lies on disk; from here on, renaming is all that happens
             if self.newest.exists():
                 self.newest.replace(self.previous)
-            self.newest.with_name("writing.safetensors").replace(self.newest)
-            _sync_folder(self.folder)
+            written.replace(self.newest)
+            _sync(self.folder)
         except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                self.newest.with_name("writing.safetensors").unlink(missing_ok=True)
+            shutil.rmtree(self._writing, ignore_errors=True)
             if not self._failing:
                 reason = getattr(error, "strerror", None) or error
                 self._say(
@@ -235,7 +241,7 @@ class Checkpoint:
             if not path.exists():
                 continue
             try:
-                tensors, header = _read(path)
+                tensors, header = read_state(path)
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 aside = path.with_name(f"damaged-{path.name}")
                 with contextlib.suppress(OSError):
@@ -255,6 +261,7 @@ class Checkpoint:
             return
         for path in (self.newest, self.previous, *self.folder.glob("damaged-*"), self.folder / ".lock"):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self._writing, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -282,8 +289,8 @@ class Checkpoint:
                         "wait for it, or choose another folder."
                     )
                 time.sleep(0.05)
-            for left in (*self.folder.glob(".writing.*.tmp"), self.folder / "writing.safetensors"):
-                left.unlink(missing_ok=True)
+            if self._writing.exists():  # left by a kill
+                shutil.rmtree(self._writing)
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint: {self.folder} cannot be written: {error.strerror or error}; choose another folder."
@@ -292,6 +299,39 @@ class Checkpoint:
     def _on_signal(self, number: int) -> None:
         self._signal = number
         self.world.stop_requested = True
+
+
+def rows_identity(rows: Dataset) -> dict[str, Any]:
+    """Return what says that two data sets hold the same rows and labels in the same order, for `Checkpoint.identity`.
+
+    Examples
+    --------
+    >>> from headstart.data.rows import TextRows
+    >>> rows_identity(Dataset(TextRows(["good", "bad"]), ids=["a", "b"]))["num_rows"]
+    2
+    """
+    identity: dict[str, Any] = {"num_rows": len(rows), "rows": digest_many(rows.digests())}
+    if rows.task is not None and rows.targets is not None:
+        identity |= {"labels": digest_array(np.asarray(rows.targets)), "classes": digest_many(list(rows.task.classes))}
+    return identity
+
+
+def network_identity(network: nn.Module) -> dict[str, Any]:
+    """Return what says that two networks are built alike and hold the same numbers, for `Checkpoint.identity`.
+
+    To be taken before the first step.
+
+    Examples
+    --------
+    >>> network = nn.Linear(2, 1)
+    >>> before = network_identity(network)
+    >>> _ = nn.init.zeros_(network.weight)
+    >>> after = network_identity(network)
+    >>> before["parts"] == after["parts"], before["weights"] == after["weights"]
+    (True, False)
+    """
+    parts = [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in network.state_dict().items()]
+    return {"parts": digest_many(parts), "weights": tensors_digest(network.state_dict())}
 
 
 @contextlib.contextmanager
@@ -316,69 +356,6 @@ def _signals(handle: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, Any]) -> None:
-    packed, strides = _pack(tensors)
-    header = {"format": _FORMAT, **header, "strides": strides}
-    text = json.dumps(header)
-    save_file(packed, path, metadata={"header": text, "digest": _digest(packed, text)})
-
-
-def _read(path: Path) -> State:
-    """Return tensors and header of a file, each tensor in memory of its own with the layout it had."""
-    with safe_open(path, "pt") as stored:
-        metadata = stored.metadata() or {}
-        packed = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
-    text = metadata["header"]
-    if _digest(packed, text) != metadata["digest"]:
-        raise ValueError("its content does not have the digest it was written with")
-    header = json.loads(text)
-    if header["format"] > _FORMAT:
-        raise CheckpointError(f"checkpoint: {path} was written by a newer headstart; update headstart, or begin anew.")
-    strides = header["strides"]
-    return {name: _unpack(tensor, strides.get(name)) for name, tensor in packed.items()}, header
-
-
-def _pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Return the tensors contiguous, on the CPU, none sharing memory; and the strides of those laid out otherwise."""
-    packed, strides, seen = {}, {}, set()
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu()
-        if not plain.is_contiguous() and _fills_its_memory(plain):
-            strides[name] = list(plain.stride())
-        plain = plain.contiguous()
-        storage = plain.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != plain.nbytes:
-            plain = plain.clone()
-        seen.add(plain.untyped_storage().data_ptr())
-        packed[name] = plain
-    return packed, strides
-
-
-def _unpack(plain: Tensor, strides: list[int] | None) -> Tensor:
-    if strides is None:
-        return plain.clone()
-    return torch.empty_strided(plain.shape, strides, dtype=plain.dtype).copy_(plain)
-
-
-def _fills_its_memory(tensor: Tensor) -> bool:
-    """Return whether every element has a place of its own and no place is left out (a permuted contiguous tensor)."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    hasher = blake3(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        hasher.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
 
 
 def _changes(was: Any, is_now: Any, name: str = "") -> Iterator[str]:
@@ -407,11 +384,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new names last; not every platform lets a folder be synced."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, lie on disk; not every platform syncs folders."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
             os.fsync(handle)
-        finally:
-            os.close(handle)
+    finally:
+        os.close(handle)
