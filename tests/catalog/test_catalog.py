@@ -34,13 +34,13 @@ def test_listing_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from headstart.catalog import describe\n"
-        "print(len([describe(kind) for kind in ('backbone', 'method', 'head', 'score', 'metric')]))\n"
+        "print(len([describe(kind) for kind in ('backbone', 'method', 'head', 'strategy', 'score', 'metric')]))\n"
         "heavy = {'torch', 'timm', 'transformers', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "5"
+    assert done.stdout.strip() == "6"
 
 
 def test_importing_the_catalog_does_not_import_numpy() -> None:
@@ -81,7 +81,15 @@ def test_what_is_not_installed_is_said_with_the_command_to_install_it() -> None:
 def test_heads_are_those_that_exist() -> None:
     from headstart.heads import LinearHead
 
-    assert {entry.name for entry in entries("head")} - {"auto"} == set(LinearHead.kinds)
+    assert {entry.name for entry in entries("head")} - {"auto"} == {*LinearHead.kinds, "network"}
+
+
+def test_strategies_are_those_that_exist() -> None:
+    from headstart.training.strategies import Strategy
+
+    named = {entry.name: entry for entry in entries("strategy") if entry.name != "auto"}
+    assert named.keys() == Strategy.kinds.keys()
+    assert all(resolve(name, "strategy") is kind for name, kind in Strategy.kinds.items())
 
 
 def test_scores_are_those_that_exist() -> None:

@@ -14,7 +14,7 @@ from headstart.core.errors import ConfigError, did_you_mean
 
 __all__ = ["Entry", "Kind", "describe", "entries", "find", "resolve"]
 
-Kind = Literal["backbone", "method", "score", "head", "metric"]
+Kind = Literal["backbone", "method", "score", "head", "strategy", "metric"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Entry:
     ----------
     name : str
         What a user types; ``"timm:NAME"`` stands for a whole family.
-    kind : {"backbone", "method", "score", "head", "metric"}
+    kind : {"backbone", "method", "score", "head", "strategy", "metric"}
         What it names.
     target : str
         ``"module:attribute"``, or ``"module:attribute[key]"``.
@@ -161,6 +161,45 @@ _HEADS = (
         "headstart.heads:LinearRegressionHead",
         "least squares for targets that are numbers",
     ),
+    Entry(
+        "network",
+        "head",
+        "headstart.heads:NetworkHead",
+        "layers in words, such as dense512-relu-dropout0.5; trained, not solved",
+    ),
+)
+
+_STRATEGIES = (
+    Entry("auto", "strategy", "headstart.training.choose:choose_strategy", "by the amount of data, with its reason"),
+    Entry("head-only", "strategy", "headstart.training.strategies:HeadOnly", "the head trains, the body is frozen"),
+    Entry("last-stages", "strategy", "headstart.training.strategies:LastStages", "the last stages and the head train"),
+    Entry(
+        "lp-ft",
+        "strategy",
+        "headstart.training.strategies:LinearProbeThenFineTune",
+        "a probe first (the solved head is one), then head and body",
+    ),
+    Entry(
+        "gradual-unfreezing",
+        "strategy",
+        "headstart.training.strategies:GradualUnfreezing",
+        "the head first, then one stage more at a time",
+    ),
+    Entry(
+        "layerwise-decay",
+        "strategy",
+        "headstart.training.strategies:LayerwiseDecay",
+        "everything trains, each stage slower than the next",
+    ),
+    Entry("full", "strategy", "headstart.training.strategies:FullFineTuning", "everything trains at one rate"),
+    Entry(
+        "lora",
+        "strategy",
+        "headstart.training.adapters:LowRankAdapters",
+        "low-rank adapters beside frozen weights, merged at the end",
+        needs="peft",
+        install='"headstart[adapters]"',
+    ),
 )
 
 _SCORES = (
@@ -177,7 +216,7 @@ _SCORES = (
     ),
 )
 
-_WRITTEN = {"backbone": _BACKBONES, "method": _METHODS, "head": _HEADS, "score": _SCORES}
+_WRITTEN = {"backbone": _BACKBONES, "method": _METHODS, "head": _HEADS, "strategy": _STRATEGIES, "score": _SCORES}
 
 
 def entries(kind: Kind) -> tuple[Entry, ...]:
@@ -191,7 +230,7 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
     Examples
     --------
     >>> [entry.name for entry in entries("head")]
-    ['auto', 'ridge', 'logistic', 'nearest-mean', 'linear-regression']
+    ['auto', 'ridge', 'logistic', 'nearest-mean', 'linear-regression', 'network']
     """
     if kind == "metric":  # metrics keep their own table, which needs NumPy alone
         from headstart.metrics import METRICS
@@ -219,7 +258,7 @@ def find(name: str, kind: Kind) -> Entry:
     Traceback (most recent call last):
         ...
     headstart.core.errors.ConfigError: catalog: there is no head 'rigde'; there are auto, ridge, logistic, \
-nearest-mean, linear-regression. Did you mean 'ridge'?
+nearest-mean, linear-regression, network. Did you mean 'ridge'?
     """
     known = entries(kind)
     for entry in known:
@@ -255,7 +294,8 @@ def describe(kind: Kind) -> str:
     """
     known = entries(kind)
     widest = max(len(entry.name) for entry in known)
-    lines = [f"{'base models' if kind == 'backbone' else kind + 's'}"]
+    plural = {"backbone": "base models", "strategy": "strategies"}
+    lines = [plural.get(kind, f"{kind}s")]
     for entry in known:
         lines.append(f"  {entry.name:<{widest}}  {entry.summary}".rstrip())
         facts = [f"{name} {value}" for name, value in entry.details.items()]

@@ -1,0 +1,254 @@
+"""Strategies: what trains, how fast and from when on; adapters that leave an ordinary network behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from headstart.core.errors import ConfigError, MissingExtra
+from headstart.training.adapters import LowRankAdapters
+from headstart.training.network import Network
+from headstart.training.plan import ParameterGroup, Plan
+from headstart.training.strategies import (
+    FRESH_HEAD,
+    FullFineTuning,
+    GradualUnfreezing,
+    HeadOnly,
+    LastStages,
+    LayerwiseDecay,
+    LinearProbeThenFineTune,
+    Strategy,
+    read_strategy,
+    without_batch_norm,
+)
+
+
+def _network() -> Network:
+    """Return three stages with parameters and a last one without."""
+    torch.manual_seed(0)
+    segments = {
+        "stem": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        "layer1": nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()),
+        "layer2": nn.Sequential(nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 8, 1), nn.ReLU()),
+        "features": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    }
+    return Network(segments, {"main": nn.Linear(8, 2)})
+
+
+def _rates(plan: Plan) -> dict[str, tuple[float, float]]:
+    """Return rate and beginning by segment (or head)."""
+    found: dict[str, tuple[float, float]] = {}
+    for group in plan.groups:
+        for name in group.names:
+            found[".".join(name.split(".")[:2])] = (group.rate, group.begins)
+    return found
+
+
+def test_head_only_freezes_the_whole_body() -> None:
+    plan = HeadOnly().plan(_network(), 20)
+    assert _rates(plan) == {"heads.main": (FRESH_HEAD, 0.0)} and plan.num_frozen == 4
+    assert "the head alone trains on 20 rows" in plan.reason
+
+
+def test_last_stages_are_counted_without_those_that_hold_nothing() -> None:
+    network = _network()
+    plan = LastStages(2).plan(network, 200, solved=True)
+    assert _rates(plan) == {"segments.1": (1.0, 0.0), "segments.2": (1.0, 0.0), "heads.main": (1.0, 0.0)}
+    assert plan.num_frozen == 1 and plan.reason == "layer1 and layer2 and the head train on 200 rows"
+    trained = plan.carry_out(network)
+    assert set(trained) == {
+        name for name, _ in network.named_parameters() if name.startswith(("segments.1", "segments.2", "heads"))
+    }
+    with pytest.raises(ConfigError, match="3 stages with parameters; num_stages 4 is too many"):
+        LastStages(4).plan(network, 200)
+
+
+def test_full_fine_tuning_trains_every_parameter() -> None:
+    network = _network()
+    plan = FullFineTuning().plan(network, 5)
+    assert {name for group in plan.groups for name in group.names} == {name for name, _ in network.named_parameters()}
+    assert plan.num_frozen == 0
+
+
+def test_layerwise_decay_is_a_power_of_the_stages_that_follow() -> None:
+    plan = LayerwiseDecay(0.5).plan(_network(), 1000)
+    assert _rates(plan) == {
+        "segments.0": (0.25, 0.0),
+        "segments.1": (0.5, 0.0),
+        "segments.2": (1.0, 0.0),
+        "heads.main": (FRESH_HEAD, 0.0),
+    }
+    assert "the first at 0.25" in plan.reason
+    assert set(_rates(LayerwiseDecay(0.5, num_stages=2).plan(_network(), 9))) == {
+        "segments.1",
+        "segments.2",
+        "heads.main",
+    }
+
+
+def test_gradual_unfreezing_opens_one_stage_after_another_from_the_last() -> None:
+    plan = GradualUnfreezing(complete=0.8, decay=0.5).plan(_network(), 100)
+    rates = _rates(plan)
+    assert rates["heads.main"] == (FRESH_HEAD, 0.0)
+    for segment, rate, begins in [("segments.2", 1.0, 0.2), ("segments.1", 0.5, 0.4), ("segments.0", 0.25, 0.6)]:
+        assert rates[segment] == (rate, pytest.approx(begins))
+    assert "after 60 % of the training" in plan.reason and plan.num_frozen == 0
+
+
+def test_a_solved_head_needs_no_probe_and_a_fresh_one_does() -> None:
+    strategy = LinearProbeThenFineTune(then=GradualUnfreezing(2, complete=0.75), probe=0.2)
+    solved = strategy.plan(_network(), 50, solved=True)
+    assert solved.groups == strategy.then.plan(_network(), 50, solved=True).groups
+    assert solved.reason.startswith("from the solved head, ")
+    rates = _rates(strategy.plan(_network(), 50))
+    assert rates["heads.main"] == (FRESH_HEAD, 0.0)
+    assert rates["segments.2"][1] == pytest.approx(0.2 + 0.8 * 0.25)
+    assert rates["segments.1"][1] == pytest.approx(0.2 + 0.8 * 0.5)
+
+
+def test_batch_normalisation_can_be_left_as_it_is() -> None:
+    network = _network()
+    plan = without_batch_norm(FullFineTuning().plan(network, 5), network)
+    left_out = {name for name, _ in network.named_parameters()} - {
+        name for group in plan.groups for name in group.names
+    }
+    assert left_out == {f"segments.{i}.1.{name}" for i in (0, 1) for name in ("weight", "bias")}
+    plan.carry_out(network)
+    before = {name: item.clone() for name, item in network.named_buffers()}
+    network.train()(torch.randn(4, 3, 9, 9) * 9)
+    assert all(torch.equal(item, before[name]) for name, item in network.named_buffers())
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        HeadOnly(),
+        LastStages(3),
+        FullFineTuning(),
+        LayerwiseDecay(0.6, 2),
+        GradualUnfreezing(2, 0.4, 0.9),
+        LinearProbeThenFineTune(LastStages(2), 0.5),
+        LowRankAdapters(4, 8.0, 0.1, 2, 5.0),
+    ],
+    ids=lambda item: item.name,
+)
+def test_a_strategy_is_read_back_from_its_configuration(strategy: Strategy) -> None:
+    assert read_strategy(json.loads(json.dumps(strategy.config()))) == strategy
+    assert read_strategy(strategy) is strategy
+    assert type(read_strategy(strategy.name)) is type(strategy)
+
+
+def test_a_number_after_a_name_sets_what_one_would_set_first() -> None:
+    assert read_strategy("last-stages:2") == LastStages(2)
+    assert read_strategy("lora:4") == LowRankAdapters(4)
+    assert read_strategy({"name": "lp-ft", "then": "last-stages:2"}) == LinearProbeThenFineTune(LastStages(2))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("last-stage", "Did you mean 'last-stages'"),
+        ("full:2", "takes no number"),
+        ("lora:many", "is a number; got 'many'"),
+        ("lora:0", "rank is a whole number, at least 1"),
+        ("last-stages:1.5", "num_stages is a whole number"),
+        ("layerwise-decay:1.5", "decay lies above 0"),
+        ({"name": "last-stages", "stages": 2}, "has no 'stages'; it has num_stages"),
+        ({"name": "lp-ft", "then": "lp-ft"}, "cannot be followed by itself"),
+        ({"name": "gradual-unfreezing", "complete": 0}, "complete lies above 0"),
+        ({"name": "lora", "dropout": 1.0}, r"dropout lies in \[0, 1\)"),
+        ("lp-ft:0", "probe lies between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(value: object, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        read_strategy(value)  # type: ignore[arg-type]
+
+
+def test_a_body_without_parameters_has_only_its_head_to_train() -> None:
+    network = Network({"features": nn.Identity()}, {"main": nn.Linear(3, 2)})
+    assert HeadOnly().plan(network, 9).num_frozen == 1
+    with pytest.raises(ConfigError, match="use head-only"):
+        FullFineTuning().plan(network, 9)
+
+
+def _stir(network: Network) -> None:
+    """Give adapters and head other values, as training would."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if ".lora_" in name or name.startswith("heads."):
+                parameter.add_(0.3 * torch.randn(parameter.shape))
+
+
+def test_merged_adapters_leave_the_same_function_and_an_ordinary_network() -> None:
+    network, rows = _network().eval(), torch.randn(5, 3, 11, 11)
+    names, before = [name for name, _ in network.named_parameters()], network(rows).logits.detach()
+    weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    strategy = LowRankAdapters(rank=2)
+    strategy.prepare(network, seed=1)
+    torch.testing.assert_close(network(rows).logits, before)  # at first they change nothing
+    plan = strategy.plan(network, 40)
+    adapted = {name.split(".lora_")[0] for name in plan.groups[0].names}
+    assert adapted == {"segments.0.0", "segments.1.0", "segments.2.1"}  # not the grouped convolution, not the head
+    assert plan.groups[1].names == ("heads.main.weight", "heads.main.bias") and plan.num_frozen == 0
+    plan.carry_out(network)
+    _stir(network)
+    with torch.no_grad():
+        adapted_output = network.eval()(rows).logits
+        strategy.finish(network)
+        merged = network.eval()(rows).logits
+    torch.testing.assert_close(merged, adapted_output, rtol=1e-5, atol=1e-5)
+    assert (merged - before).abs().max() > 0.1
+    assert [name for name, _ in network.named_parameters()] == names
+    assert type(network.segments[0][0]) is nn.Conv2d
+    torch.testing.assert_close(network.get_parameter("segments.2.0.weight"), weights["segments.2.0.weight"])
+
+
+def test_adapters_are_a_product_of_two_narrow_matrices() -> None:
+    network = Network({"features": nn.Linear(6, 5)}, {"main": nn.Linear(5, 2)})
+    layer = network.segments[0]
+    before = layer.weight.detach().clone()
+    strategy = LowRankAdapters(rank=2, alpha=6.0)
+    strategy.prepare(network)
+    _stir(network)
+    tensors = {
+        name.split(".lora_")[1]: tensor.detach() for name, tensor in network.named_parameters() if ".lora_" in name
+    }
+    strategy.finish(network)
+    expected = before + 6.0 / 2 * tensors["B.default.weight"] @ tensors["A.default.weight"]
+    torch.testing.assert_close(network.segments[0].weight, expected)
+    assert network.segments[0] is layer  # a layer shared with the backbone stays that layer
+    assert torch.linalg.matrix_rank(network.segments[0].weight - before) == 2
+
+
+def test_adapters_in_the_last_stages_leave_a_frozen_prefix() -> None:
+    network = _network()
+    strategy = LinearProbeThenFineTune(LowRankAdapters(rank=2, num_stages=1))
+    strategy.prepare(network)
+    plan = strategy.plan(network, 40)
+    assert plan.num_frozen == 2 and plan.groups[0].begins == pytest.approx(0.3)
+    assert isinstance(plan.groups[0], ParameterGroup) and plan.groups[0].rate == 10.0
+    strategy.finish(network)
+    assert not any(".lora_" in name for name, _ in network.named_parameters())
+
+
+def test_the_seed_says_where_adapters_start() -> None:
+    found = []
+    for seed in (1, 1, 2):
+        network = _network()
+        LowRankAdapters(rank=2).prepare(network, seed=seed)
+        found.append(network.get_parameter("segments.0.0.lora_A.default.weight").detach())
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_adapters_that_cannot_be_made_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Network({"features": nn.Conv2d(4, 4, 3, groups=4)}, {"main": nn.Flatten()})
+    with pytest.raises(ConfigError, match="no linear layer or plain convolution to adapt; use full instead"):
+        LowRankAdapters().prepare(plain)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtra, match=r"headstart\[adapters\]"):
+        LowRankAdapters().prepare(_network())
