@@ -1,6 +1,69 @@
 """Floor 2: differentiable loss terms. Each file is one formula: a pure function, and a thin `Objective` over it."""
 
-from headstart.objectives.objective import Batch, Objective, Setup, joint_loss
+from headstart.objectives.bi_tuning import (
+    BiTuning,
+    contrastive_loss,
+)
+from headstart.objectives.classifier_discrepancy import (
+    ClassifierDiscrepancy,
+    classifier_discrepancy,
+)
+from headstart.objectives.co_tuning import (
+    CoTuning,
+    direct_relationship,
+    reverse_relationship,
+)
+from headstart.objectives.consistency import (
+    Consistency,
+    consistency_loss,
+)
+from headstart.objectives.delta import (
+    DELTA,
+    channel_increases,
+    channel_weights,
+    feature_map_distance,
+    probe_channels,
+)
+from headstart.objectives.distillation import (
+    Distillation,
+    distillation_loss,
+    kl_divergence,
+)
+from headstart.objectives.embedding import (
+    Embedding,
+    embedding_loss,
+    gaussian_affinity,
+)
+from headstart.objectives.feature_mapping import (
+    FeatureMapping,
+    OutputMapping,
+    feature_mapping_loss,
+)
+from headstart.objectives.l2_sp import (
+    L2SP,
+    l2_sp_penalty,
+)
+from headstart.objectives.learning_without_forgetting import (
+    LwF,
+    lwf_loss,
+)
+from headstart.objectives.objective import (
+    NEEDS,
+    Batch,
+    Objective,
+    Setup,
+    joint_loss,
+)
+from headstart.objectives.spectral_shrinkage import (
+    BSS,
+    batch_spectral_shrinkage,
+)
+from headstart.objectives.stochastic_normalisation import (
+    StochasticBatchNorm,
+    StochasticNormalisation,
+    with_stochastic_normalisation,
+    without_stochastic_normalisation,
+)
 from headstart.objectives.supervised import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -13,16 +76,50 @@ from headstart.objectives.supervised import (
 )
 
 __all__ = [
+    "BSS",
+    "DELTA",
+    "L2SP",
+    "NEEDS",
     "Batch",
+    "BiTuning",
     "BinaryCrossEntropy",
+    "ClassifierDiscrepancy",
+    "CoTuning",
+    "Consistency",
     "CrossEntropy",
+    "Distillation",
+    "Embedding",
+    "FeatureMapping",
+    "LwF",
     "Objective",
+    "OutputMapping",
     "Setup",
     "SquaredError",
+    "StochasticBatchNorm",
+    "StochasticNormalisation",
     "balanced_class_weights",
+    "batch_spectral_shrinkage",
     "binary_cross_entropy",
+    "channel_increases",
+    "channel_weights",
+    "classifier_discrepancy",
+    "consistency_loss",
+    "contrastive_loss",
     "cross_entropy",
+    "direct_relationship",
+    "distillation_loss",
+    "embedding_loss",
+    "feature_map_distance",
+    "feature_mapping_loss",
+    "gaussian_affinity",
     "joint_loss",
+    "kl_divergence",
+    "l2_sp_penalty",
+    "lwf_loss",
+    "probe_channels",
+    "reverse_relationship",
     "squared_error",
     "supervised_objective",
+    "with_stochastic_normalisation",
+    "without_stochastic_normalisation",
 ]

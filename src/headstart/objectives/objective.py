@@ -13,16 +13,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.tasks import Task
 
-__all__ = ["NEEDS", "Batch", "Objective", "Setup", "joint_loss"]
+Rows = Literal["source", "target", "both"]
+
+__all__ = ["NEEDS", "Batch", "Objective", "Rows", "Setup", "check_choice", "check_positive", "joint_loss"]
 
 NEEDS = frozenset(
     {
@@ -98,6 +100,17 @@ class Setup:
     targets: NDArray[Any] | None = None
     base_logits: Callable[[], NDArray[np.float32]] | None = None
 
+    def segments(self) -> dict[str, nn.Module]:
+        """Return the segments that may train, by name; the frozen ones at the beginning are left out."""
+        segments = list(cast(nn.ModuleList, self.network.segments))
+        names = getattr(self.network, "names", None) or tuple(str(number) for number in range(len(segments)))
+        first = int(getattr(self.network, "num_frozen", 0))
+        return dict(list(zip(names, segments, strict=True))[first:])
+
+    def heads(self) -> dict[str, nn.Module]:
+        """Return the heads by name."""
+        return dict(cast(nn.ModuleDict, self.network.heads).items())
+
 
 class Objective(nn.Module):
     """One differentiable term of the joint loss.
@@ -143,6 +156,22 @@ class Objective(nn.Module):
     def extra_repr(self) -> str:
         """Return the configuration, for ``repr``."""
         return ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+
+    def chosen(self, rows: Rows, source: Batch, target: Batch | None) -> tuple[Batch, ...]:
+        """Return the batches that ``rows`` names; ``"both"`` is content where there is only the first.
+
+        Raises
+        ------
+        ConfigError
+            If ``rows`` is ``"target"`` and there is no second stream.
+        """
+        if rows == "source":
+            return (source,)
+        if target is None:
+            if rows == "both":
+                return (source,)
+            raise ConfigError(f"{type(self).__name__}: needs a second stream of rows; give rows of the target domain.")
+        return (target,) if rows == "target" else (source, target)
 
     def take(self, batch: Batch, name: str, key: str | None = None) -> Tensor:
         """Return a field of a batch, or refuse in words where it was not filled.
@@ -203,6 +232,30 @@ def joint_loss(objectives: Iterable[Objective], source: Batch, target: Batch | N
     for term in terms[1:]:
         total = total + term
     return total
+
+
+def check_choice(who: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of those allowed.
+
+    Raises
+    ------
+    ConfigError
+        With what is allowed, and the nearest of it.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{who}: {name} is one of {', '.join(allowed)}; got {value!r}.{did_you_mean(value, allowed)}")
+
+
+def check_positive(who: str, name: str, value: float) -> None:
+    """Refuse a number that is not above 0.
+
+    Raises
+    ------
+    ConfigError
+        With what came.
+    """
+    if not value > 0:
+        raise ConfigError(f"{who}: {name} is above 0; got {value}.")
 
 
 def _as_json(value: Any) -> Any:
