@@ -360,7 +360,7 @@ class _GlobalBatchNorm(TorchFunctionMode):
     ) -> Tensor:
         if not training:
             return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         shape = [1, -1] + [1] * (values.ndim - 2)
         variance_c, mean_c = torch.var_mean(values, [0, *range(2, values.ndim)], correction=0)
         count = values.numel() // len(mean_c)

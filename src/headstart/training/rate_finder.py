@@ -110,9 +110,9 @@ class RateSweep:
             height = float(np.interp(math.log10(rate), np.log10(rates), smoothed))
             label = f"{text}: {rate:.1e}"
             axes.plot([rate], [height], marker, color=colour, markersize=8, linestyle="none", label=label)
-        low, high = float(smoothed.min()), float(smoothed[0])
+        low, high = min(loss for loss in self.losses if math.isfinite(loss)), float(smoothed[0])
         room = max(high - low, 1e-12)
-        axes.set_ylim(low - 0.25 * room, high + 0.75 * room)
+        axes.set_ylim(low - 0.1 * room, high + 0.75 * room)
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         axes.set_ylabel("training loss")
