@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -162,6 +163,10 @@ class EmbeddingCut:
     def cut(self, point: EmbeddingCut) -> tuple[nn.Module, nn.Module]:
         """Return the two halves; their parameters are the network's own."""
         return self.network.embedding, self.network.gru
+
+    def segments(self, points: Sequence[EmbeddingCut]) -> list[nn.Module]:
+        """Return the network cut at all of these points, which are none or this one."""
+        return [self.network.embedding, self.network.gru] if points else [self.network]
 
 
 def build_recurrent(architecture: Architecture) -> nn.Module:
