@@ -10,7 +10,7 @@ from torch import nn
 from headstart.backbones import vector_backbone
 from headstart.core.tasks import Task
 from headstart.data import open_dataset
-from headstart.training import InputRows, TrainingConfig, TrainingRows, train
+from headstart.training import InputRows, Network, TrainingConfig, TrainingRows, train
 
 TASK = Task("classification", ("same", "different"))
 
@@ -25,9 +25,10 @@ def _rows(points: np.ndarray, targets: np.ndarray, first: int, last: int) -> Tra
     return TrainingRows(inputs, targets, np.arange(first, last))
 
 
-def _network(outputs: int = 2) -> nn.Module:
+def _network(outputs: int = 2) -> Network:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, outputs))
+    body = nn.Sequential(nn.Linear(2, 32), nn.ReLU())
+    return Network({"features": body}, {"main": nn.Linear(32, outputs)})
 
 
 def test_it_learns_what_no_linear_model_can() -> None:
@@ -47,7 +48,7 @@ def test_the_best_validated_weights_are_kept() -> None:
     config = TrainingConfig(cpu_seconds=20, learning_rate=0.3, max_epochs=12)
     history = train(network, TASK, _rows(points, targets, 0, 200), validation, config)
     with torch.no_grad():
-        loss = nn.functional.cross_entropy(network(torch.from_numpy(points[200:])), torch.from_numpy(targets[200:]))
+        loss = nn.functional.cross_entropy(network(torch.from_numpy(points[200:])).logits, torch.from_numpy(targets[200:]))
     assert not network.training
     assert float(loss) == pytest.approx(min(history.validation_loss), rel=1e-5)
 

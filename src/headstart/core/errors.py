@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "BackboneError",
@@ -73,7 +74,12 @@ class ModelError(HeadstartError):
 
 
 class TrainingError(HeadstartError):
-    """A training that breaks off: a loss that is not finite, a process that is gone."""
+    """A training that breaks off: a loss that is not finite, a process that is gone.
+
+    ``history`` is what was written down until then, where the training loop raised it.
+    """
+
+    history: Any = None
 
 
 class CheckpointError(HeadstartError):

@@ -7,39 +7,26 @@ It trains every parameter with augmentation (mirroring) and keeps the weights th
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.backbones import Backbone
-from headstart.core.errors import DataError
+from headstart.core.errors import DataError, TrainingError
 from headstart.core.preprocessing import ImageTransform
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.data import Dataset, folds, sniff
 from headstart.features import extract_features
-from headstart.training import History, InputRows, TrainingConfig, TrainingRows, train
+from headstart.training import History, InputRows, Network, TrainingConfig, TrainingRows, fitting_batch_size, train
 
 __all__ = ["FromScratch", "ScratchModel"]
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Train on one thread: a CPU-second budget then buys steps, not threads that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fit_input_size(backbone: Backbone, rows: Dataset) -> None:
@@ -71,20 +58,11 @@ def _fit_input_size(backbone: Backbone, rows: Dataset) -> None:
         backbone.transform = replace(transform, height=size, width=size)
 
 
-class _Network(nn.Module):
-    """A backbone and a linear layer; for regression its output is put into the unit of the targets."""
-
-    def __init__(self, backbone: Backbone, num_outputs: int, centre: float, scale: float) -> None:
-        super().__init__()
-        self.backbone = backbone.module
-        self.head = nn.Linear(backbone.width, num_outputs)
-        self.centre, self.scale = centre, scale
-        nn.init.zeros_(self.head.bias)
-        nn.init.normal_(self.head.weight, std=0.01)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        output: Tensor = self.head(self.backbone(*inputs))
-        return output
+def _linear(width: int, num_outputs: int) -> nn.Linear:
+    head = nn.Linear(width, num_outputs)
+    nn.init.zeros_(head.bias)
+    nn.init.normal_(head.weight, std=0.01)
+    return head
 
 
 @dataclass
@@ -144,20 +122,20 @@ class FromScratch:
             targets = (targets - centre) / scale
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "scratch head"))
-            network = _Network(fresh, task.num_outputs, centre, scale)
+            head = _linear(fresh.width, task.num_outputs)
+            network = Network({"features": fresh.module}, {"main": head})
             network.to("cuda" if torch.cuda.is_available() else "cpu")
-            inputs = InputRows(train_rows, fresh)
+            inputs = InputRows(train_rows, fresh, augment="flips" if train_rows.modality == "image" else "none")
             try:
-                with _one_thread():
-                    history = self._train(network, task, inputs, targets, train_rows, progress)
+                history = self._train(network, task, inputs, targets, train_rows, progress)
             finally:
                 inputs.close()
                 network.cpu()
-        return ScratchModel(fresh, network.head, task, history, centre, scale)
+        return ScratchModel(fresh, head, task, history, centre, scale)
 
     def _train(
         self,
-        network: nn.Module,
+        network: Network,
         task: Task,
         inputs: InputRows,
         targets: NDArray[Any],
@@ -168,18 +146,22 @@ class FromScratch:
         config = TrainingConfig(
             cpu_seconds=self.cpu_seconds,
             learning_rate=5e-4 if rows.modality == "text" else 1e-3,
+            batch_size=fitting_batch_size(len(learning), 32),
             max_epochs=200 if math.isinf(self.cpu_seconds) else 100,
-            flips=rows.modality == "image",
             seed=self.seed,
+            precision="fp32",
+            threads=1,  # a CPU-second budget then buys steps, not threads that wait for each other
+            validation_rows=128,
         )
-        return train(
-            network,
-            task,
-            TrainingRows(inputs, targets, learning),
-            TrainingRows(inputs, targets, choosing),
-            config,
-            progress=progress,
-        )
+        parts = [TrainingRows(inputs, targets, chosen) for chosen in (learning, choosing)]
+        try:
+            return train(network, task, parts[0], parts[1], config, progress=progress, stage="scratch")
+        except TrainingError as error:  # a baseline that breaks off is a poor baseline, not the end of the comparison
+            if error.history is None:
+                raise
+            history: History = error.history
+            history.notes.append(str(error))
+            return history
 
     def _set_aside(self, rows: Dataset) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return rows to learn from and rows to choose by, whole groups on one side; tiny sets choose by what they learn from."""

@@ -1,6 +1,41 @@
-"""Floor 3: the one visible training loop, and the rows it feeds on."""
+"""Floor 3: the one visible training loop, and what it trains: networks in segments, on rows, by phases, as a plan says."""
 
+from headstart.training.averaging import Average, recompute_statistics
+from headstart.training.checkpoint import Checkpoint
+from headstart.training.config import TrainingConfig, fitting_batch_size
+from headstart.training.distributed import World
+from headstart.training.history import History
 from headstart.training.inputs import InputRows
-from headstart.training.loop import History, TrainingConfig, TrainingRows, train
+from headstart.training.loop import Run, train
+from headstart.training.network import Network, Output
+from headstart.training.optimiser import rate_share
+from headstart.training.phases import Phase, supervised_phase
+from headstart.training.plan import ParameterGroup, Plan, whole_plan
+from headstart.training.rate_finder import RateSweep
+from headstart.training.rows import Rows, TrainingRows
+from headstart.training.sampler import row_draws
 
-__all__ = ["History", "InputRows", "TrainingConfig", "TrainingRows", "train"]
+__all__ = [
+    "Average",
+    "Checkpoint",
+    "History",
+    "InputRows",
+    "Network",
+    "Output",
+    "ParameterGroup",
+    "Phase",
+    "Plan",
+    "RateSweep",
+    "Rows",
+    "Run",
+    "TrainingConfig",
+    "TrainingRows",
+    "World",
+    "fitting_batch_size",
+    "rate_share",
+    "recompute_statistics",
+    "row_draws",
+    "supervised_phase",
+    "train",
+    "whole_plan",
+]

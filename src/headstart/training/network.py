@@ -173,18 +173,19 @@ class Network(nn.Module):
 
     def settle(self) -> None:
         """Look again at which parameters train, after some were frozen or let go."""
-        trains = [any(item.requires_grad for item in segment.parameters()) for segment in self.segments]
+        parts = [*self.segments, *self.heads.values()]
+        trains = [any(item.requires_grad for item in part.parameters()) for part in parts]
         resting = self.num_frozen
-        while resting < len(trains) and not trains[resting]:
+        while resting < len(self.segments) and not trains[resting]:
             resting += 1
         self.num_resting = resting
-        self._still = []
-        for segment, moves in zip(self.segments, trains, strict=True):
-            for module in segment.modules():
+        self.still: list[nn.Module] = []
+        for part, moves in zip(parts, trains, strict=True):
+            for module in part.modules():
                 if isinstance(module, _NormBase):
                     own = list(module.parameters(recurse=False))
                     if not (any(item.requires_grad for item in own) if own else moves):
-                        self._still.append(module)
+                        self.still.append(module)
 
     def train(self, mode: bool = True) -> Network:
         """Set training mode where something trains; what rests stays in evaluation mode."""
@@ -192,7 +193,7 @@ class Network(nn.Module):
         if mode:
             for segment in self.segments[: self.num_resting]:
                 segment.eval()
-            for module in self._still:
+            for module in self.still:
                 module.eval()
         return self
 
