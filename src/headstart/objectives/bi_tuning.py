@@ -162,14 +162,13 @@ class BiTuning(Objective):
 
     def prepare(self, setup: Setup) -> None:
         """Find the classifier, and make the projection and empty queues."""
-        head = setup.heads().get(self.head)
-        linear = [module for module in head.modules() if isinstance(module, nn.Linear)] if head is not None else []
-        if len(linear) != 1:
+        linear = _only_linear(setup.heads().get(self.head))
+        if linear is None:
             raise ConfigError(
                 f"BiTuning: needs a head {self.head!r} of one linear layer on the features; choose a linear head."
             )
-        self._classifier, device = linear, linear[0].weight.device
-        num_classes, width = linear[0].out_features, linear[0].in_features
+        self._classifier, device = [linear], linear.weight.device
+        num_classes, width = linear.out_features, linear.in_features
         self.projection = seeded_linear(width, self.width, self.seed).to(device)
         self.register_buffer("slow_ed", self.projection.weight.detach().clone())
         self.register_buffer("features_kqd", torch.zeros(num_classes, self.num_keys, width + 1, device=device))
@@ -215,6 +214,14 @@ class BiTuning(Objective):
         """Return the keys that the queues hold, and their labels."""
         filled_kq = torch.arange(self.num_keys, device=self.lengths_k.device)[None] < self.lengths_k[:, None]
         return self.features_kqd[filled_kq], self.projections_kqe[filled_kq], filled_kq.nonzero()[:, 0]
+
+
+def _only_linear(head: nn.Module | None) -> nn.Linear | None:
+    """Return the one linear layer of a head that has nothing else acting on features in evaluation mode."""
+    leaves = [] if head is None else [module for module in head.modules() if not list(module.children())]
+    linear = [leaf for leaf in leaves if isinstance(leaf, nn.Linear)]
+    inert = [leaf for leaf in leaves if isinstance(leaf, nn.Flatten | nn.Dropout | nn.Identity)]
+    return linear[0] if len(linear) == 1 and len(linear) + len(inert) == len(leaves) else None
 
 
 def _with_offset(rows_bd: Tensor, offset_b: Tensor | None) -> Tensor:

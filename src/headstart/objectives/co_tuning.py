@@ -1,6 +1,6 @@
 """Co-tuning: the source task's head is trained along, on what the base model would call each class of the new task.
 
-    loss          = weight / b sum_i H(p(y_s | y_t = y_i), softmax(source head(x_i)))      beside the cross-entropy of the new head
+    loss          = weight / b sum_i H(p(y_s | y_t = y_i), softmax(source head(x_i)))     beside the new head's cross-entropy
     direct        : p(y_s | y_t = y)  = mean of the base model's answers over training rows of class y
     reverse       : p(y_s | y_t)      = p(y_t | y_s) p(y_s) / sum over y_s        with p(y_t | y_s) by logistic regression
 
