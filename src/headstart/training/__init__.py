@@ -11,6 +11,7 @@ from headstart.training.network import Network, Output
 from headstart.training.optimiser import rate_share
 from headstart.training.phases import Phase, supervised_phase
 from headstart.training.plan import ParameterGroup, Plan, whole_plan
+from headstart.training.probes import sweep_rates
 from headstart.training.rate_finder import RateSweep
 from headstart.training.rows import Rows, TrainingRows
 from headstart.training.sampler import row_draws
@@ -36,6 +37,7 @@ __all__ = [
     "recompute_statistics",
     "row_draws",
     "supervised_phase",
+    "sweep_rates",
     "train",
     "whole_plan",
 ]

@@ -36,26 +36,24 @@ from headstart.training.averaging import Average, moving_tensors, recompute_stat
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.config import TrainingConfig
 from headstart.training.distributed import World
-from headstart.training.forward import Forward, Piece
+from headstart.training.feed import Feed, Makers
+from headstart.training.forward import Forward
 from headstart.training.history import History
-from headstart.training.losses import Broken, LossWatch, Measure, target_tensor, validation_loss
-from headstart.training.mixing import draw_mix
+from headstart.training.judge import CHECK_ROWS, Judge
+from headstart.training.losses import Broken, LossWatch, Measure, chance_loss, spread
 from headstart.training.network import Network, Output
 from headstart.training.optimiser import GroupedOptimiser
-from headstart.training.phases import Phase, supervised_phase
+from headstart.training.phases import Phase, parameters_of, supervised_phase
 from headstart.training.plan import Plan, whole_plan
-from headstart.training.precision import autocast, choose_precision
-from headstart.training.rate_finder import RateSweep, find_learning_rate
-from headstart.training.rows import TrainingRows
+from headstart.training.precision import autocast
+from headstart.training.probes import set_precision
+from headstart.training.rows import TrainingRows, check_rows
 from headstart.training.sampler import Stream
+from headstart.training.state import State, collect_state, restore_state
 
 __all__ = ["Run", "train"]
 
 _TEACHER_DECAY = 0.999  # where an objective needs a teacher and no average is kept
-_PROBE_PAYS = 100  # steps; choosing the precision costs about ten
-_CHECK_ROWS = 32
-
-State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def train(
@@ -172,9 +170,10 @@ class Run:
         world: World | None = None,
     ) -> None:
         self.network, self.task, self.config = network.to(memory_format=torch.channels_last), task, config
-        self.training, self.validation, self.world = training, validation, world or World()
+        self.training, self.world = training, world or World()
         self.history = History()
-        _check_rows(task, training, validation, phases, self.history.notes)
+        labelled = phases is None or any("labels" in phase.needs for phase in phases)
+        self.history.notes += check_rows(task, training, validation, labelled)
         self.phases = tuple(phases or (supervised_phase(task, config, cast(Any, training.chosen)),))
         self.needs = frozenset[str]().union(*(phase.needs for phase in self.phases))
         self.objectives = list(dict.fromkeys(item for phase in self.phases for item in phase.objectives))
@@ -184,7 +183,7 @@ class Run:
         self._see(base, source_head)
         self._prepare(source_head)
         self.optimiser = GroupedOptimiser(self.plan, self._parameters(), config)
-        self.parts = [self._part(phase) for phase in self.phases]
+        self.parts = [parameters_of(phase, network, self.optimiser.parameters) for phase in self.phases]
         self._average()
         self.frozen_digest = network.frozen_digest() if network.frozen_names else ""
         self.history.frozen_digest, self.history.batch_size = self.frozen_digest, self.source.batch_size
@@ -192,11 +191,13 @@ class Run:
         self.kept = {name: tensor.clone() for name, tensor in self._judged().items()}
         self.scaler = torch.amp.GradScaler(self.forward.device.type, enabled=config.precision == "fp16")
         self.watch = self._watch()
-        self.measure = Measure(task, _spread(task, training.chosen))
+        self.measure = Measure(task, spread(task, training.chosen))
         self.done, self.spent, self.checking, self.last_check = 0, 0.0, 0.0, 0.0
         self.best_loss = math.inf
         self.precision = ""
-        self._passes = sum(phase.repeats for phase in self.phases)
+        again = sum(phase.repeats for phase in self.phases) > 1
+        self.feed = Feed(self.forward, config, self.world, self.source, self.target, self.needs, again)
+        self.judge = None if validation is None else Judge(validation, config.validation_rows, self.forward, self.world)
 
     def _open_streams(self, unlabelled: TrainingRows | None) -> None:
         config, notes = self.config, self.history.notes
@@ -244,7 +245,7 @@ class Run:
 
     def _prepare(self, source_head: nn.Module | None) -> None:
         def base_logits() -> NDArray[np.float32]:
-            batches = self.forward.source_logits(self.source, self.forward.base or self.network.twin(), _CHECK_ROWS)
+            batches = self.forward.source_logits(self.source, self.forward.base or self.network.twin(), CHECK_ROWS)
             return np.concatenate(list(batches))
 
         setup = Setup(self.network, self.task, self.training.chosen, None if source_head is None else base_logits)
@@ -263,30 +264,6 @@ class Run:
                 if parameter.requires_grad and id(parameter) not in theirs:
                     chosen[f"objectives.{number}.{name}"] = parameter
         return chosen
-
-    def _part(self, phase: Phase) -> list[nn.Parameter] | None:
-        """Return the parameters that a phase trains; ``None`` for all of them."""
-        starts = []
-        for part in phase.trains:
-            kind, _, name = part.partition(".")
-            if name and kind == "segments":
-                if name not in self.network.names:
-                    raise ConfigError(
-                        f"Phase {phase.name!r}: the network has no segment {name!r}; it has {', '.join(self.network.names)}."
-                    )
-                starts.append(f"segments.{self.network.names.index(name)}.")
-            elif name and kind == "heads" and name not in self.network.heads:
-                raise ConfigError(
-                    f"Phase {phase.name!r}: the network has no head {name!r}; it has {', '.join(self.network.heads)}."
-                )
-            else:
-                starts.append(f"{part}.")
-        chosen = {name: item for name, item in self.optimiser.parameters.items() if name.startswith(tuple(starts))}
-        if not chosen:
-            raise ConfigError(
-                f"Phase {phase.name!r}: trains {', '.join(phase.trains)}, where the plan lets nothing train."
-            )
-        return None if len(chosen) == len(self.optimiser.parameters) else list(chosen.values())
 
     def _average(self) -> None:
         """Make the averaged network where one is configured, or an objective learns from it."""
@@ -309,7 +286,9 @@ class Run:
                 name = f"{phase.name}.{type(objective).__name__}"
                 names.append(name if name not in names else f"{name} {len(names) + 1}")
         every_step = self.forward.device.type == "cpu" or self.world.size > 1
-        return LossWatch(names, len(self.phases[0].objectives), _chance(self.task, self.training.chosen), every_step)
+        return LossWatch(
+            names, len(self.phases[0].objectives), chance_loss(self.task, self.training.chosen), every_step
+        )
 
     @contextlib.contextmanager
     def random_numbers(self) -> Iterator[None]:
@@ -346,7 +325,7 @@ class Run:
             If a loss cannot be believed.
         """
         if not self.precision:
-            self._choose_precision()
+            set_precision(self)
         started = time.process_time()
         if self.optimiser.set_rate(self.share()):
             self.network.settle()
@@ -385,7 +364,7 @@ class Run:
         return cheap or self.spent - self.last_check >= self.config.cpu_seconds / 5
 
     def _phases(self) -> int:
-        source, target = self._pieces()
+        source, target = self.feed.pieces(self.done)
         terms: list[Tensor | float] = []
         norms: list[Tensor] = []
         for phase, part in zip(self.phases, self.parts, strict=True):
@@ -412,44 +391,12 @@ class Run:
             math.isfinite(float(value)) for value in values
         )
 
-    def _pieces(self) -> tuple[Sequence[Callable[[], Piece]], Sequence[Callable[[], Piece]]]:
-        """Return both streams' rows of this step, in pieces that are made when first asked for."""
-        config = self.config
-        whole = self.source.at(self.done)
-        mix = draw_mix(config, self.done, len(whole))
-        sizes = [len(whole)] if self.target is None else [len(whole), len(self.target.at(self.done))]
-        pieces = max(1, min(config.accumulate, min(sizes) // self.world.size))
-        source = [self._maker(self.source, part, mix) for part in self._split(sizes[0], pieces)]
-        if self.target is None:
-            return source, ()
-        return source, [self._maker(self.target, part, None) for part in self._split(sizes[1], pieces)]
-
-    def _split(self, num_rows: int, pieces: int) -> list[NDArray[np.int64] | None]:
-        """Return which rows of a batch this process takes in each piece; ``None`` for all of them."""
-        if self.world.size == 1 and pieces == 1:
-            return [None]
-        return list(np.array_split(self.world.shard(np.arange(num_rows)), pieces))
-
-    def _maker(self, stream: Stream, part: NDArray[np.int64] | None, mix: Any) -> Callable[[], Piece]:
-        """Return what gives a piece; it is kept where more than one phase looks at it."""
-        known: list[Piece] = []
-
-        def make() -> Piece:
-            if known:
-                return known[0]
-            piece = self.forward.piece(stream, stream.at(self.done), part, mix, self.needs)
-            if self._passes > 1:
-                known.append(piece)
-            return piece
-
-        return make
-
     def _losses(
         self,
         phase: Phase,
         part: list[nn.Parameter] | None,
-        source: Sequence[Callable[[], Piece]],
-        target: Sequence[Callable[[], Piece]],
+        source: Makers,
+        target: Makers,
         watched: bool,
     ) -> list[Tensor | float]:
         """Compute a phase's objectives and their gradients; return their values over the whole batch."""
@@ -517,8 +464,8 @@ class Run:
         averaged = self.follower is not None and bool(self.config.ema)
         judged = self.follower.network if self.follower is not None and averaged else self.network
         good = True
-        if self.validation is not None:
-            loss, measure = self._validate(judged)
+        if self.judge is not None:
+            loss, measure = self.judge.judge(judged)
             history.validation_loss.append(loss)
             history.validation_measure.append(measure)
             if loss < self.best_loss:
@@ -541,29 +488,6 @@ class Run:
         value = measure.value
         measure.reset()
         return value
-
-    @torch.no_grad()
-    def _validate(self, network: Network) -> tuple[float, float]:
-        """Return loss and measure of the validation rows."""
-        assert self.validation is not None and self.validation.targets is not None
-        network.eval()
-        rows = self.validation.indices[: self.config.validation_rows]
-        mine = self.world.shard(rows) if len(rows) >= self.world.size else rows
-        inputs = self.validation.inputs
-        outputs = [
-            self.forward.outputs(network, inputs.batch(mine[first : first + _CHECK_ROWS], None))
-            for first in range(0, len(mine), _CHECK_ROWS)
-        ]
-        output_nk = torch.cat(outputs)
-        if len(mine) < len(rows):
-            output_nk = self.world.gather(output_nk, len(rows))
-        output_nk = output_nk.cpu()
-        truth = self.validation.targets[rows]
-        targets = target_tensor(self.task, truth)
-        assert targets is not None
-        measure = Measure(self.task, _spread(self.task, truth))
-        measure.add(output_nk, targets)
-        return validation_loss(self.task, output_nk, targets), measure.value
 
     def finish(self) -> History:
         """Put the weights to keep into the network, and prove that nothing frozen has changed.
@@ -608,9 +532,9 @@ class Run:
         self._put(self.swa.tensors, "average")
         stream = self.source
         recompute_statistics(self.network, lambda: self._inputs(stream))
-        if self.validation is None:
+        if self.judge is None:
             return
-        loss, measure = self._validate(self.network)
+        loss, measure = self.judge.judge(self.network)
         if best and not loss <= self.best_loss:
             self._put(self.kept, "best")
             history.notes.append(
@@ -656,127 +580,13 @@ class Run:
             return contextlib.nullcontext()
         return autocast(self.precision, self.forward.device)
 
-    def _choose_precision(self) -> None:
-        """Take the configured precision, or measure a step where the training is long enough for that to pay."""
-        wanted = self.config.precision
-        if wanted != "auto":
-            self.precision = wanted
-        elif self.total < _PROBE_PAYS:
-            self.precision = "fp32"
-        else:
-            made = self.world.hand_out(lambda: ({}, {"precision": self._measured_precision()}))
-            assert made is not None
-            self.precision = str(made[1]["precision"])
-        self.history.precision = self.precision
-
-    def _measured_precision(self) -> str:
-        key = {"rows": self.source.batch_size, "phases": [sorted(phase.needs) for phase in self.phases]}
-        self.network.train()
-        choice = choose_precision(self.network, lambda: self.loss_at(0), key=key, device=self.forward.device)
-        if choice.precision != "fp32":
-            self.history.notes.append(f"trained in {choice.precision}: {choice.reason}")
-        return choice.precision
-
-    def loss_at(self, step: int) -> Tensor:
-        """Return the first phase's loss on the rows of a step, with its graph; nothing is changed but running statistics."""
-        phase = self.phases[0]
-        mix = draw_mix(self.config, step, len(self.source.at(step)))
-        seen, other = Batch(), None
-        if "source" in phase.streams:
-            piece = self.forward.piece(self.source, self.source.at(step), None, mix, self.needs)
-            seen = self.forward.batch(piece, phase.needs, False)
-        if self.target is not None and "target" in phase.streams:
-            piece = self.forward.piece(self.target, self.target.at(step), None, None, self.needs)
-            other = self.forward.batch(piece, phase.needs, False)
-        modes = [objective.training for objective in phase.objectives]
-        for objective in phase.objectives:
-            objective.eval()  # queues and running figures stay as they are
-        loss = _sum([objective(seen, other) for objective in phase.objectives])
-        for objective, mode in zip(phase.objectives, modes, strict=True):
-            objective.train(mode)
-        return loss
-
-    def find_rate(self, *, lowest: float = 1e-7, highest: float = 1.0, num_steps: int = 100) -> RateSweep:
-        """Return the first phase's losses along rising learning rates; the network is left as it was."""
-        if not self.precision:
-            self._choose_precision()
-        self.optimiser.set_rate(0.0)
-        self.network.train()
-
-        def make() -> torch.optim.Optimizer:
-            self.optimiser.set_rate(self.config.warm_up if self.config.warm_up is not None else 0.3)
-            return GroupedOptimiser(self.plan, self.optimiser.parameters, self.config).torch
-
-        with self.random_numbers():
-            return find_learning_rate(
-                [self.network, *self.objectives],
-                self.loss_at,
-                make,
-                lowest=lowest,
-                highest=highest,
-                num_steps=num_steps,
-                clip=self.config.clip,
-            )
-
     def state(self) -> State:
         """Return everything that `restore` needs: tensors by name, and a JSON value."""
-        tensors = {f"network/{name}": tensor for name, tensor in self.moving.items()}
-        tensors |= {f"optimiser/{name}": tensor for name, tensor in self.optimiser.state().items()}
-        tensors |= {f"kept/{name}": tensor for name, tensor in self.kept.items()}
-        for number, objective in enumerate(self.objectives):
-            tensors |= {f"objectives/{number}/{name}": tensor for name, tensor in objective.state_dict().items()}
-        for place, average in (("follower", self.follower), ("swa", self.swa)):
-            if average is not None:
-                tensors |= {f"{place}/{name}": tensor for name, tensor in average.tensors.items()}
-        self.measure.collect()
-        value = {
-            "done": self.done,
-            "spent": self.spent,
-            "checking": self.checking,
-            "last_check": self.last_check,
-            "best_loss": self.best_loss,
-            "precision": self.precision,
-            "history": self.history.to_dict(),
-            "watch": self.watch.state(),
-            "measure": [self.measure.good, self.measure.count],
-            "averaged": 0 if self.swa is None else self.swa.count,
-            "scaler": self.scaler.state_dict(),
-            "resting": sorted(name for name, item in self.optimiser.parameters.items() if not item.requires_grad),
-        }
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, value
+        return collect_state(self)
 
-    @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], value: dict[str, Any]) -> None:
-        """Go on from what `state` gave.
-
-        Raises
-        ------
-        TrainingError
-            If it is the state of another network or other objectives.
-        """
-        places = {"network": self.moving, "kept": self.kept}
-        places |= {name: item.tensors for name, item in (("follower", self.follower), ("swa", self.swa)) if item}
-        for place, mine in places.items():
-            theirs = _under(tensors, place)
-            if theirs.keys() != mine.keys():
-                raise TrainingError(
-                    f"train: the stored state has other tensors under {place!r} than this run; train with the network, plan and "
-                    "options it began with."
-                )
-            for name, tensor in theirs.items():
-                mine[name].copy_(tensor)
-        for number, objective in enumerate(self.objectives):
-            objective.load_state_dict(_under(tensors, f"objectives/{number}"))
-        self.optimiser.restore(_under(tensors, "optimiser"))
-        self.done, self.spent, self.checking = value["done"], value["spent"], value["checking"]
-        self.last_check, self.best_loss, self.precision = value["last_check"], value["best_loss"], value["precision"]
-        self.history = History.from_dict(value["history"])
-        self.watch.restore(value["watch"])
-        self.measure.good, self.measure.count = value["measure"]
-        if self.swa is not None:
-            self.swa.count = value["averaged"]
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(value["scaler"])
+        """Go on from what `state` gave; refuses the state of another network or of other options with a `TrainingError`."""
+        restore_state(self, tensors, value)
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
@@ -784,53 +594,3 @@ def _sum(terms: list[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-def _under(tensors: dict[str, Tensor], place: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{place}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{place}/")}
-
-
-def _check_rows(
-    task: Task,
-    training: TrainingRows,
-    validation: TrainingRows | None,
-    phases: Sequence[Phase] | None,
-    notes: list[str],
-) -> None:
-    """Refuse rows that nothing can be learned from, and note classes that occur nowhere."""
-    if not len(training):
-        raise DataError("train: there are no rows to learn from; give at least one.")
-    if validation is not None and (not len(validation) or validation.targets is None):
-        raise DataError("train: validation rows need to exist and to have labels; leave them out instead.")
-    targets = training.chosen
-    if targets is None:
-        if phases is None or any("labels" in phase.needs for phase in phases):
-            raise DataError("train: the rows to learn from have no labels; give those without as the second stream.")
-        return
-    if task.kind == "classification":
-        counts = np.bincount(targets.astype(np.int64), minlength=task.num_outputs)
-        if len(counts) > task.num_outputs or targets.min() < 0:
-            raise DataError(
-                f"train: class numbers lie in 0..{task.num_outputs - 1}; got {targets.min()} to {targets.max()}."
-            )
-        if (counts > 0).sum() < 2:
-            raise DataError("train: needs rows of at least two classes to tell apart; add rows of another class.")
-    elif task.kind == "multilabel":
-        counts = targets.astype(np.int64).sum(0)
-    else:
-        return
-    absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
-    if absent:
-        shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        notes.append(f"no training row has the class {shown}: it cannot be learned and will not be predicted")
-
-
-def _spread(task: Task, targets: NDArray[Any] | None) -> float:
-    return float(np.var(targets)) if task.kind == "regression" and targets is not None else 0.0
-
-
-def _chance(task: Task, targets: NDArray[Any] | None) -> float:
-    """Return what guessing costs."""
-    if task.kind == "regression":
-        return _spread(task, targets)
-    return math.log(max(2, task.num_outputs)) if task.kind == "classification" else math.log(2)

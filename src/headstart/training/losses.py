@@ -20,7 +20,7 @@ from torch import Tensor
 from headstart.core.tasks import Task
 from headstart.objectives import Batch, supervised_objective
 
-__all__ = ["Broken", "LossWatch", "Measure", "target_tensor", "validation_loss"]
+__all__ = ["Broken", "LossWatch", "Measure", "chance_loss", "spread", "target_tensor", "validation_loss"]
 
 _EXPLODED = 10.0
 _SMOOTH = 0.9
@@ -39,6 +39,18 @@ def target_tensor(task: Task, targets: NDArray[Any] | None) -> Tensor | None:
 def validation_loss(task: Task, logits_bk: Tensor, targets: Tensor) -> float:
     """Return the task's plain loss: no smoothing, no weights."""
     return float(supervised_objective(task)(Batch(labels=targets, logits=logits_bk)))
+
+
+def spread(task: Task, targets: NDArray[Any] | None) -> float:
+    """Return the variance of targets that are numbers; 0 for classes."""
+    return float(np.var(targets)) if task.kind == "regression" and targets is not None else 0.0
+
+
+def chance_loss(task: Task, targets: NDArray[Any] | None) -> float:
+    """Return what guessing costs: log k, log 2, or the variance."""
+    if task.kind == "regression":
+        return spread(task, targets)
+    return math.log(max(2, task.num_outputs)) if task.kind == "classification" else math.log(2)
 
 
 @dataclass

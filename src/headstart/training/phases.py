@@ -8,18 +8,20 @@ batch. Use `supervised_phase` for the task's own loss, alone or with further ter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
+from torch import nn
 
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.tasks import Task
 from headstart.objectives import Objective, balanced_class_weights, supervised_objective
 from headstart.training.config import TrainingConfig
+from headstart.training.network import Network
 
-__all__ = ["Phase", "supervised_phase"]
+__all__ = ["Phase", "parameters_of", "supervised_phase"]
 
 _PARTS = ("segments", "heads", "objectives")
 _STREAMS = ("source", "target")
@@ -108,3 +110,36 @@ def supervised_phase(
         raise ConfigError("train: targets that are numbers have no classes to balance; leave balance at 'none'.")
     supervised = supervised_objective(task, label_smoothing=config.label_smoothing, class_weights=weights)
     return Phase((supervised, *further), name=name)
+
+
+def parameters_of(phase: Phase, network: Network, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter] | None:
+    """Return which of the parameters that train take a phase's step; ``None`` for all of them.
+
+    Parameters
+    ----------
+    phase : Phase
+        Names the parts.
+    network : Network
+        Has them.
+    parameters : mapping of str to nn.Parameter
+        All that train, by name; those of objectives begin with ``"objectives."``.
+
+    Raises
+    ------
+    ConfigError
+        If a part does not exist, or nothing in it trains.
+    """
+    starts = []
+    for part in phase.trains:
+        kind, _, name = part.partition(".")
+        known = {"segments": network.names, "heads": tuple(network.heads)}.get(kind, ())
+        if name and name not in known:
+            raise ConfigError(
+                f"Phase {phase.name!r}: the network has no {part!r}; its {kind} are {', '.join(known) or 'not named'}."
+                + did_you_mean(name, known)
+            )
+        starts.append(f"segments.{network.names.index(name)}." if name and kind == "segments" else f"{part}.")
+    chosen = [item for name, item in parameters.items() if name.startswith(tuple(starts))]
+    if not chosen:
+        raise ConfigError(f"Phase {phase.name!r}: trains {', '.join(phase.trains)}, where the plan lets nothing train.")
+    return None if len(chosen) == len(parameters) else chosen

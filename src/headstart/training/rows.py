@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.core.errors import DataError, ShapeError
+from headstart.core.tasks import Task
 
-__all__ = ["Rows", "TrainingRows"]
+__all__ = ["Rows", "TrainingRows", "check_rows"]
 
 
 class Rows(Protocol):
@@ -95,3 +96,51 @@ class TrainingRows:
         """Return what a person finds a row by."""
         ids = getattr(getattr(self.inputs, "dataset", None), "ids", None)
         return f"row {index + 1}" if ids is None else str(ids[index])
+
+
+def check_rows(task: Task, training: TrainingRows, validation: TrainingRows | None, labelled: bool) -> list[str]:
+    """Refuse rows that nothing can be learned from, and return what a person should know about the others.
+
+    Parameters
+    ----------
+    task : Task
+        What targets mean.
+    training, validation : TrainingRows
+        Rows to learn from, and to choose weights by.
+    labelled : bool
+        Whether learning needs labels.
+
+    Raises
+    ------
+    DataError
+        If there are no rows, no labels where they are needed, or labels of one class only.
+    """
+    if not len(training):
+        raise DataError("train: there are no rows to learn from; give at least one.")
+    if validation is not None and (not len(validation) or validation.targets is None):
+        raise DataError("train: validation rows need to exist and to have labels; leave them out instead.")
+    targets = training.chosen
+    if targets is None:
+        if labelled:
+            raise DataError("train: the rows to learn from have no labels; give those without as the second stream.")
+        return []
+    if task.kind == "regression":
+        return []
+    if task.kind == "multilabel":
+        return _absent(task, targets.astype(np.int64).sum(0))
+    if targets.min() < 0 or targets.max() >= task.num_outputs:
+        raise DataError(
+            f"train: class numbers lie in 0..{task.num_outputs - 1}; got {targets.min()} to {targets.max()}."
+        )
+    counts = np.bincount(targets.astype(np.int64), minlength=task.num_outputs)
+    if (counts > 0).sum() < 2:
+        raise DataError("train: needs rows of at least two classes to tell apart; add rows of another class.")
+    return _absent(task, counts)
+
+
+def _absent(task: Task, counts: NDArray[np.int64]) -> list[str]:
+    absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
+    if not absent:
+        return []
+    shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    return [f"no training row has the class {shown}: it cannot be learned and will not be predicted"]
