@@ -34,13 +34,13 @@ def test_listing_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from headstart.catalog import describe\n"
-        "print(len([describe(kind) for kind in ('backbone', 'method', 'head', 'strategy', 'score', 'metric')]))\n"
+        "print(len([describe(kind) for kind in ('backbone', 'method', 'head', 'strategy', 'objective', 'score', 'metric')]))\n"
         "heavy = {'torch', 'timm', 'transformers', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "6"
+    assert done.stdout.strip() == "7"
 
 
 def test_importing_the_catalog_does_not_import_numpy() -> None:
@@ -97,6 +97,17 @@ def test_scores_are_those_that_exist() -> None:
 
     functions = {name for name in transferability.__all__ if name.islower()}
     assert {entry.name for entry in entries("score")} <= functions
+
+
+def test_objectives_are_those_that_exist() -> None:
+    from headstart import objectives
+
+    there = {
+        value
+        for value in vars(objectives).values()
+        if isinstance(value, type) and issubclass(value, objectives.Objective) and value is not objectives.Objective
+    }
+    assert {entry.load() for entry in entries("objective")} == there
 
 
 def test_packaged_base_models_are_those_that_exist() -> None:

@@ -14,7 +14,7 @@ from headstart.core.errors import ConfigError, did_you_mean
 
 __all__ = ["Entry", "Kind", "describe", "entries", "find", "resolve"]
 
-Kind = Literal["backbone", "method", "score", "head", "strategy", "metric"]
+Kind = Literal["backbone", "method", "score", "head", "strategy", "objective", "metric"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Entry:
     ----------
     name : str
         What a user types; ``"timm:NAME"`` stands for a whole family.
-    kind : {"backbone", "method", "score", "head", "strategy", "metric"}
+    kind : {"backbone", "method", "score", "head", "strategy", "objective", "metric"}
         What it names.
     target : str
         ``"module:attribute"``, or ``"module:attribute[key]"``.
@@ -216,7 +216,108 @@ _SCORES = (
     ),
 )
 
-_WRITTEN = {"backbone": _BACKBONES, "method": _METHODS, "head": _HEADS, "strategy": _STRATEGIES, "score": _SCORES}
+_OBJECTIVES = (
+    Entry(
+        "cross-entropy",
+        "objective",
+        "headstart.objectives:CrossEntropy",
+        "labels of one class: label smoothing, class weights, soft labels",
+    ),
+    Entry(
+        "binary-cross-entropy",
+        "objective",
+        "headstart.objectives:BinaryCrossEntropy",
+        "labels of several classes at once",
+    ),
+    Entry("squared-error", "objective", "headstart.objectives:SquaredError", "labels that are numbers"),
+    Entry(
+        "l2-sp",
+        "objective",
+        "headstart.objectives:L2SP",
+        "weights stay near those of the base model, new heads near zero",
+    ),
+    Entry(
+        "delta",
+        "objective",
+        "headstart.objectives:DELTA",
+        "feature maps stay near the base model's, channel by channel",
+    ),
+    Entry(
+        "bss",
+        "objective",
+        "headstart.objectives:BSS",
+        "batch spectral shrinkage: the smallest singular values of the features go",
+    ),
+    Entry(
+        "stochastic-normalisation",
+        "objective",
+        "headstart.objectives:StochasticNormalisation",
+        "batch or moving statistics at random, in layers that train",
+    ),
+    Entry(
+        "distillation",
+        "objective",
+        "headstart.objectives:Distillation",
+        "the source-task head answers as the base model does; transfer loss at temperature 1",
+    ),
+    Entry(
+        "lwf",
+        "objective",
+        "headstart.objectives:LwF",
+        "learning without forgetting: the source-task head keeps its answers on new rows",
+    ),
+    Entry(
+        "co-tuning",
+        "objective",
+        "headstart.objectives:CoTuning",
+        "the source-task head learns what the base model calls each new class",
+    ),
+    Entry(
+        "bi-tuning",
+        "objective",
+        "headstart.objectives:BiTuning",
+        "contrast of classes in features and projections, with queues of keys",
+    ),
+    Entry(
+        "feature-mapping",
+        "objective",
+        "headstart.objectives:FeatureMapping",
+        "features near the base model's, by a learned map where widths differ",
+    ),
+    Entry(
+        "output-mapping",
+        "objective",
+        "headstart.objectives:OutputMapping",
+        "softmax outputs of the source-task head near the base model's",
+    ),
+    Entry(
+        "consistency",
+        "objective",
+        "headstart.objectives:Consistency",
+        "the answers of the averaged network on another view, as in mean teacher",
+    ),
+    Entry(
+        "embedding",
+        "objective",
+        "headstart.objectives:Embedding",
+        "outputs follow the labels of rows whose features are near",
+    ),
+    Entry(
+        "classifier-discrepancy",
+        "objective",
+        "headstart.objectives:ClassifierDiscrepancy",
+        "two heads agree, or with a negative weight disagree, on target rows",
+    ),
+)
+
+_WRITTEN = {
+    "backbone": _BACKBONES,
+    "method": _METHODS,
+    "head": _HEADS,
+    "strategy": _STRATEGIES,
+    "objective": _OBJECTIVES,
+    "score": _SCORES,
+}
 
 
 def entries(kind: Kind) -> tuple[Entry, ...]:

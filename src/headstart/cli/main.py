@@ -238,10 +238,10 @@ def backbones() -> None:
 
 @app.command()
 def methods() -> None:
-    """List methods, heads, scores and metrics."""
+    """List methods, strategies, objectives, heads, scores and metrics."""
     from headstart.catalog import describe
 
-    print("\n\n".join(describe(kind) for kind in ("method", "head", "score", "metric")))
+    print("\n\n".join(describe(kind) for kind in ("method", "strategy", "objective", "head", "score", "metric")))
 
 
 cache_app = typer.Typer(help="List or clear the feature cache.", no_args_is_help=True, rich_markup_mode=None)
