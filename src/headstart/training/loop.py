@@ -198,6 +198,7 @@ class Run:
         again = sum(phase.repeats for phase in self.phases) > 1
         self.feed = Feed(self.forward, config, self.world, self.source, self.target, self.needs, again)
         self.judge = None if validation is None else Judge(validation, config.validation_rows, self.forward, self.world)
+        network.eval()  # so that the first step sets training mode, and evaluation mode where something rests
 
     def _open_streams(self, unlabelled: TrainingRows | None) -> None:
         config, notes = self.config, self.history.notes
