@@ -390,8 +390,12 @@ def test_what_cannot_be_done_is_refused(image_folder: Path, backbone: Backbone, 
         extract_features(rows, backbone, views=())
     with pytest.raises(ConfigError, match="flips and crops are for images"):
         extract_features(open_dataset(["w1"], unlabelled=True), text_backbone, views=[FLIP])
-    with pytest.raises(ConfigError, match="only images can be kept at a stage inside"):
-        extract_features(open_dataset(["w1"], unlabelled=True), text_backbone, stage="vectors")
+    with pytest.raises(ConfigError, match="token numbers are no activations"):
+        extract_features(open_dataset(["w1"], unlabelled=True), text_backbone, stage="input")
+    with pytest.raises(ConfigError, match="there is no stage inside vector,"):
+        extract_features(open_dataset(np.eye(3), unlabelled=True), vector_backbone(3), stage="vectors")
+    with pytest.raises(ConfigError, match="only torch-fp32 is exact; got runtime='openvino'"):
+        extract_features(rows, backbone, runtime="openvino", exact=True)
     for name in ("batch_size", "threads"):
         with pytest.raises(ConfigError, match=f"{name} is at least 1; got 0"):
             extract_features(rows, backbone, **{name: 0})

@@ -2,12 +2,14 @@
 
 from headstart.features.extract import Features, extract_features
 from headstart.features.probe import choose_runtime
+from headstart.features.ragged import RaggedRows
 from headstart.features.runtime import Runtime, RuntimeChoice
 from headstart.features.store import FeatureStore, Space, SpaceListing
 
 __all__ = [
     "FeatureStore",
     "Features",
+    "RaggedRows",
     "Runtime",
     "RuntimeChoice",
     "Space",

@@ -25,11 +25,12 @@ from headstart.core.preprocessing import ImageTransform, View
 from headstart.data import Dataset, Finding, decode_image
 from headstart.features.engine import Batch
 
-__all__ = ["Job", "Tag", "image_batches", "padded_length", "text_batches", "unreadable"]
+__all__ = ["EXACT_TEXTS", "Job", "Tag", "image_batches", "padded_length", "text_batches", "unreadable"]
 
 _TEXTS_AHEAD = 4096
 _DECODED_TOGETHER = 4
 _TOKENS_PER_BATCH = 512
+EXACT_TEXTS = 4  # rows of a text batch where bits may depend on nothing but the row: few, for they are padded up to it
 _LENGTH_STEPS = ((32, 4), (64, 8), (128, 16), (256, 32))
 
 
@@ -145,6 +146,7 @@ def text_batches(
     keys: Sequence[str],
     *,
     whole: bool,
+    most: int | None = None,
     on_failure: Callable[[int, Finding], None],
 ) -> Generator[Batch, None, None]:
     """Yield batches of texts whose lengths round up to the same number of tokens.
@@ -159,6 +161,8 @@ def text_batches(
         Digest of every row of the data set.
     whole : bool
         Pad every batch to its full number of rows, for engines whose bits depend on it.
+    most : int, optional
+        Rows of a full batch; what suits its length when left out.
     on_failure : callable
         Told of every row that cannot be read.
     """
@@ -170,13 +174,13 @@ def text_batches(
         for (job, _), tokens in zip(readable, backbone.tokenize([text for _, text in readable]), strict=True):
             open_buckets.setdefault(padded_length(len(tokens), limit), []).append((job, tokens))
         for length, bucket in sorted(open_buckets.items(), reverse=True):
-            most = _rows_of_length(length)
-            while len(bucket) >= most:
-                yield _text_batch(backbone, bucket[:most], length, most, keys)
-                del bucket[:most]
+            full = most or _rows_of_length(length)
+            while len(bucket) >= full:
+                yield _text_batch(backbone, bucket[:full], length, full, keys)
+                del bucket[:full]
     for length, bucket in sorted(open_buckets.items(), reverse=True):
         if bucket:
-            rows = _rows_of_length(length) if whole else len(bucket)
+            rows = (most or _rows_of_length(length)) if whole else len(bucket)
             yield _text_batch(backbone, bucket, length, rows, keys)
 
 

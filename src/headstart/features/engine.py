@@ -2,8 +2,9 @@
 
 An image batch is one uint8 array (b, height, width, 3); the engine normalises. A text batch is ``(input_ids, attention_mask)``,
 int64 (b, t). A batch may be padded with rows that mean nothing, so that its shape is always the same and a row's features do not
-depend on how many rows there happened to be.
-Shapes: b rows of a batch, t tokens, n rows that mean something.
+depend on how many rows there happened to be: torch takes other kernels, with other rounding, for other numbers of rows, but a row
+has the same bits wherever in a batch of a given shape it stands.
+Shapes: b rows of a batch, t tokens, n rows that mean something, d numbers a token.
 """
 
 from __future__ import annotations
@@ -27,9 +28,19 @@ if TYPE_CHECKING:
 
     from headstart.backbones import Backbone, Stage
 
-__all__ = ["Batch", "Engine", "FrozenPart", "borrowed_engine", "lend_engine", "open_engine", "rows_per_batch"]
+__all__ = [
+    "Batch",
+    "Engine",
+    "FrozenPart",
+    "borrowed_engine",
+    "first_tensor",
+    "lend_engine",
+    "open_engine",
+    "rows_per_batch",
+]
 
 _NATIVE_PIXELS = 224 * 224
+_EXACT_IMAGES = 8
 _idle: dict[
     str, Engine
 ] = {}  # at most one engine, kept for the next call: predicting rows one by one must not compile each time
@@ -53,7 +64,7 @@ class Batch:
 
 
 class Engine(Protocol):
-    """Runs batches; yields each with its float32 features (n, ...), in the order they came."""
+    """Runs batches; yields each with its float32 features (n, ...), in the order they came; inside a text encoder (n, t, d)."""
 
     runtime: Runtime
 
@@ -69,22 +80,32 @@ class FrozenPart:
         Of images or texts.
     stage : str, int or Stage
         Where it is cut.
+    exact : bool
+        Run the untouched network in float32, always on the same number of rows: a row's activations are then a function of
+        that row alone, to the last bit.
 
     Raises
     ------
     ConfigError
-        If texts are to be cut anywhere but at the end.
+        If rows are to be kept where nothing has been computed yet.
     """
 
-    def __init__(self, backbone: Backbone, stage: str | int | Stage = "features") -> None:
+    def __init__(self, backbone: Backbone, stage: str | int | Stage = "features", *, exact: bool = False) -> None:
         self.backbone = backbone
         self.stage = stage if isinstance(stage, str) else backbone.stage(stage).name
+        self.exact = exact
         self.graphs: dict[str, Any] = {}  # converted for one runtime, of use to the next one that is tried
-        if backbone.modality != "image" and self.stage != "features":
+        if backbone.modality == "vector" and self.stage != "features":
             raise ConfigError(
-                f"extract_features: only images can be kept at a stage inside the network; {backbone.name} reads "
-                f"{backbone.modality} rows, use stage='features'."
+                f"extract_features: there is no stage inside {backbone.name}, whose rows are features; use stage='features'."
             )
+        if backbone.modality == "text" and self.stage == "input":
+            raise ConfigError("extract_features: token numbers are no activations; choose a stage after 'input'.")
+
+    @property
+    def ragged(self) -> bool:
+        """Whether a row has as many vectors as it has tokens."""
+        return self.backbone.modality == "text" and self.stage != "features"
 
     @cached_property
     def module(self) -> nn.Module:
@@ -97,7 +118,17 @@ class FrozenPart:
             "weights": self.backbone.weights_digest,
             "stage": self.stage,
             "transform": self.backbone.transform.digest(),
+            **({"exact": True} if self.exact else {}),
         }
+
+    def label(self, runtime: Runtime) -> str:
+        """Return what stands for this way of computing in the store."""
+        return f"{runtime.label}-exact" if self.exact else runtime.label
+
+
+def first_tensor(output: Any) -> Any:
+    """Return the activations a part gives: the hidden state, where it hands a mask on beside it."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def rows_per_batch(part: FrozenPart, runtime: Runtime) -> int:
@@ -108,6 +139,8 @@ def rows_per_batch(part: FrozenPart, runtime: Runtime) -> int:
     transform = part.backbone.transform
     if not isinstance(transform, ImageTransform):
         return 32
+    if part.exact:
+        return _EXACT_IMAGES
     most = {"openvino": 4, "torch": 16 if runtime.device == "cpu" else 64}[runtime.name]
     scaled = most * _NATIVE_PIXELS // (transform.height * transform.width)
     return max(1, min(scaled, 8 * most))

@@ -5,7 +5,7 @@
 Decoding, computing and writing overlap; memory does not grow with the number of rows beyond the features themselves. Rows of
 equal content are computed once. What the store holds is not computed again, and where it holds everything the network is not even
 asked for. Rows that cannot be read are left out and reported.
-Shapes: n rows kept, v views, d features.
+Shapes: n rows kept, v views, d features, t tokens of a row, m tokens of all rows.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from headstart.core.preprocessing import ImageTransform, View
 from headstart.core.progress import Progress
 from headstart.core.progress import Stage as ProgressStage
 from headstart.data import Dataset, Finding
-from headstart.features.batches import Job, Tag, image_batches, text_batches
+from headstart.features.batches import EXACT_TEXTS, Job, Tag, image_batches, text_batches
 from headstart.features.engine import Batch, FrozenPart, borrowed_engine, rows_per_batch
 from headstart.features.probe import choice_key, choose_runtime
+from headstart.features.ragged import RaggedRows, RaggedTable, finite_rows, real_tokens, round_rows
 from headstart.features.runtime import Runtime, RuntimeChoice, default_threads, recall
 from headstart.features.store import FeatureStore, Space
 from headstart.features.table import RowTable
@@ -37,7 +38,7 @@ from headstart.features.writer import StoreWriter
 
 __all__ = ["Features", "extract_features"]
 
-_LOOKED_UP_AT_ONCE = 2048
+_LOOKED_UP_AT_ONCE, _LARGE_LOOKED_UP_AT_ONCE = 2048, 64
 _PROBE_TEXTS = 8
 _PROBE_TEXTS_READ = 256
 
@@ -50,7 +51,7 @@ class Features:
     ----------
     values_nd : array of shape (n, d), or (n, v, d) for several views
         float32. At a stage inside the network (n, *shape) or (n, v, *shape), in the number type of the store, mapped from disk
-        where large.
+        where large. At a stage inside a text encoder (m, d): the tokens of all rows, which ``ragged`` tells apart.
     kept : int64 array of shape (n,)
         Which rows of the data set these are.
     failures : tuple of Finding
@@ -65,6 +66,8 @@ class Features:
         What this call took; CPU seconds of all threads of this process.
     notes : tuple of str
         What a person should know, such as a cache that could not be written.
+    ragged : RaggedRows or None
+        Rows of unequal length: at a stage inside a text encoder, and only there.
     """
 
     values_nd: NDArray[Any]
@@ -77,6 +80,7 @@ class Features:
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    ragged: RaggedRows | None = None
 
 
 def extract_features(
@@ -89,6 +93,7 @@ def extract_features(
     runtime: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
+    exact: bool = False,
     progress: Progress | None = None,
 ) -> Features:
     """Return the features of every readable row.
@@ -100,7 +105,7 @@ def extract_features(
     backbone : Backbone
         Of the same modality.
     stage : str, int or Stage
-        Where the network is cut: the last stage, or (images) one inside.
+        Where the network is cut: the last stage, or one inside. Texts have one vector a token there, kept without padding.
     views : sequence of View
         Looks taken at every image.
     store : FeatureStore or bool, optional
@@ -111,6 +116,9 @@ def extract_features(
         Images at once; what suits the runtime when left out. Memory and speed depend on it, features do not beyond rounding.
     threads : int, optional
         Processor threads; all that this process may use when left out.
+    exact : bool
+        Run the untouched network in float32, always on the same number of rows: what a row gives is then a function of that row
+        alone, to the last bit, whatever rows are computed with it. Slower.
     progress : Progress, optional
         Gets one stage, "embed".
 
@@ -133,11 +141,13 @@ def extract_features(
     """
     started = time.perf_counter(), time.process_time()
     _check(dataset, backbone, views, batch_size, threads)
+    if exact:
+        runtime = exact_runtime(runtime)
     if backbone.modality == "vector":
         return _vectors(dataset, backbone, stage, started)
     if store is None or isinstance(store, bool):
         store = None if store is False else FeatureStore()
-    part = FrozenPart(backbone, stage)
+    part = FrozenPart(backbone, stage, exact=exact)
     extraction = _Extraction(dataset, part, tuple(views), store, batch_size, threads or default_threads())
     with (progress or Progress(quiet=True)).stage("embed", len(dataset) * len(views)) as line:
         return extraction.run(runtime, line, started)
@@ -158,6 +168,14 @@ def _check(
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
             raise ConfigError(f"extract_features: {name} is at least 1; got {value}.")
+
+
+def exact_runtime(runtime: str) -> str:
+    """Return the one runtime that is exact; refuse another that was asked for by name."""
+    plain = Runtime().label
+    if runtime not in {"auto", "torch", plain}:
+        raise ConfigError(f"extract_features: only {plain} is exact; got runtime={runtime!r}: leave it out, or exact.")
+    return plain
 
 
 def _vectors(dataset: Dataset, backbone: Backbone, stage: str | int | Stage, started: tuple[float, float]) -> Features:
@@ -229,8 +247,10 @@ class _Extraction:
         kept = np.flatnonzero(~lost_n)
         if not len(kept):
             raise self._none_readable()
+        values = table.finish(self.owners_n, kept)
+        ragged = values if isinstance(values, RaggedRows) else None
         return Features(
-            values_nd=table.finish(self.owners_n, kept),
+            values_nd=values.values_md if isinstance(values, RaggedRows) else values,
             kept=kept,
             failures=tuple(self._failure(int(row)) for row in np.flatnonzero(lost_n)),
             runtime=choice.runtime,
@@ -240,6 +260,7 @@ class _Extraction:
             cpu_seconds=time.process_time() - started[1],
             wall_seconds=time.perf_counter() - started[0],
             notes=tuple(self.notes),
+            ragged=ragged,
         )
 
     def _choose(self, want: str) -> RuntimeChoice:
@@ -285,31 +306,31 @@ class _Extraction:
 
     def _text_batches(self, jobs: Iterable[Job], whole: bool) -> Generator[Batch, None, None]:
         return text_batches(
-            self.dataset, self.part.backbone, jobs, self.keys, whole=whole, on_failure=self.failed.__setitem__
+            self.dataset,
+            self.part.backbone,
+            jobs,
+            self.keys,
+            whole=whole,
+            most=EXACT_TEXTS if self.part.exact else None,
+            on_failure=self.failed.__setitem__,
         )
 
-    def _table(self, choice: RuntimeChoice) -> RowTable:
+    def _table(self, choice: RuntimeChoice) -> RowTable | RaggedTable:
         size = len(self.dataset), len(self.views)
+        if self.part.ragged:
+            return RaggedTable(len(self.dataset), choice.dtype, cache_folder() / "rows")
         if self.part.stage == "features":
             return RowTable(*size, np.float32)
         return RowTable(*size, choice.dtype, cache_folder() / "rows")
 
     def _space(self, view: View, choice: RuntimeChoice) -> Space:
-        key = self.part.key()
-        return Space(
-            weights_digest=key["weights"],
-            stage=key["stage"],
-            transform_digest=key["transform"],
-            view=view.name,
-            runtime=choice.runtime.label,
-            dtype=choice.dtype,
-            backbone=self.part.backbone.name,
-        )
+        return feature_space(self.part, view, choice)
 
-    def _from_store(self, table: RowTable, view: int, space: Space) -> Iterator[Job]:
+    def _from_store(self, table: RowTable | RaggedTable, view: int, space: Space) -> Iterator[Job]:
         """Fill in what the store holds of one view; yield what it does not."""
-        for start in range(0, len(self.owned), _LOOKED_UP_AT_ONCE):
-            rows = self.owned[start : start + _LOOKED_UP_AT_ONCE]
+        at_once = _LOOKED_UP_AT_ONCE if self.part.stage == "features" else _LARGE_LOOKED_UP_AT_ONCE
+        for start in range(0, len(self.owned), at_once):
+            rows = self.owned[start : start + at_once]
             known_n = np.array([bool(self.keys[row]) for row in rows])
             if self.store is not None and known_n.any():
                 found_n, values = self.store.get(space, [self.keys[row] for row in rows[known_n]])
@@ -321,7 +342,12 @@ class _Extraction:
             yield from (Job(int(row), view) for row in rows[~known_n])
 
     def _compute(
-        self, missing: list[Job], table: RowTable, spaces: list[Space], choice: RuntimeChoice, line: ProgressStage
+        self,
+        missing: list[Job],
+        table: RowTable | RaggedTable,
+        spaces: list[Space],
+        choice: RuntimeChoice,
+        line: ProgressStage,
     ) -> None:
         """Run what is missing through the network, into the table and the store."""
         rows = self.batch_size or rows_per_batch(self.part, choice.runtime)
@@ -337,7 +363,7 @@ class _Extraction:
             try:
                 with borrowed as engine:
                     for batch, values in engine.run(itertools.chain([first], batches)):
-                        self._take(batch.tags, values, table, writer, choice)
+                        self._take(batch.tags, self._unpadded(batch, values), table, writer, choice)
                         line.advance(len(batch.tags))
             finally:
                 writer.flush()  # what was computed is kept, whatever ended the run
@@ -346,14 +372,20 @@ class _Extraction:
             line.progress.say(self.notes[-1])
         line.advance(len(missing) - len(self.done))
 
+    def _unpadded(self, batch: Batch, values: NDArray[Any]) -> NDArray[Any]:
+        return real_tokens(batch, values) if self.part.ragged else values
+
     def _take(
-        self, tags: list[Tag], values: NDArray[Any], table: RowTable, writer: StoreWriter, choice: RuntimeChoice
+        self,
+        tags: list[Tag],
+        values: NDArray[Any],
+        table: RowTable | RaggedTable,
+        writer: StoreWriter,
+        choice: RuntimeChoice,
     ) -> None:
         """Put a batch where it belongs; what is returned is rounded as what is stored, so that a repeat gives the same."""
-        with np.errstate(over="ignore"):
-            stored = values.astype(choice.dtype)
-        flat = values.reshape(len(values), -1), stored.reshape(len(stored), -1)
-        sound_n, fits_n = (np.isfinite(item).all(axis=1) for item in flat)
+        stored = round_rows(values, choice.dtype)
+        sound_n, fits_n = finite_rows(values), finite_rows(stored)
         if (
             self.part.stage == "features" and not fits_n.all()
         ):  # too large for the store's number type: returned as it is
@@ -380,3 +412,17 @@ class _Extraction:
             f"extract_features: none of the {len(self.dataset)} rows of {self.dataset.root or 'the data set'} can be read; "
             f"for instance {self.dataset.ids[row]}: {finding.message}"
         )
+
+
+def feature_space(part: FrozenPart, view: View, choice: RuntimeChoice) -> Space:
+    """Return where the store keeps what a part gives for one view, computed by one runtime."""
+    key = part.key()
+    return Space(
+        weights_digest=key["weights"],
+        stage=key["stage"],
+        transform_digest=key["transform"],
+        view=view.name,
+        runtime=part.label(choice.runtime),
+        dtype=choice.dtype,
+        backbone=part.backbone.name,
+    )

@@ -29,7 +29,7 @@ from headstart.core.errors import BackboneError, MissingExtra
 from headstart.core.files import write_bytes
 from headstart.core.places import cache_folder
 from headstart.core.preprocessing import ImageTransform
-from headstart.features.engine import Batch, FrozenPart
+from headstart.features.engine import Batch, FrozenPart, first_tensor
 from headstart.features.runtime import Runtime, machine
 from headstart.features.torch_engine import num_threads
 
@@ -196,7 +196,7 @@ class _Traced(nn.Module):
         if self.image:
             inputs = ((inputs[0].permute(0, 3, 1, 2).float() - self.mean) * self.scale,)
         started = time.process_time()
-        output = self.network(*inputs)
+        output = first_tensor(self.network(*inputs))
         self.seen.append((output, time.process_time() - started))
         return output
 

@@ -32,6 +32,7 @@ from headstart.core.errors import ShapeError, StoreError
 from headstart.core.files import write_json
 from headstart.core.places import cache_folder
 from headstart.features.locks import try_lock
+from headstart.features.ragged import as_ragged, is_ragged
 from headstart.features.segments import SUFFIX, Segment, pack_keys, read_segment, write_segment
 
 __all__ = ["FeatureStore", "Space", "SpaceListing"]
@@ -157,7 +158,8 @@ class FeatureStore:
         found_n : bool array of shape (n,)
             Which rows are stored.
         values : float16 or float32 array of shape (rows found, ...)
-            Theirs, in the order of ``keys``; shape (0, 0) where none was found.
+            Theirs, in the order of ``keys``; shape (0, 0) where none was found. An object array of arrays (t, d) where rows are
+            of unequal length.
         """
         if not keys:
             return np.zeros(0, bool), np.zeros((0, 0), space.dtype)
@@ -169,6 +171,13 @@ class FeatureStore:
                 self._forget(space)
         return np.zeros(len(keys), bool), np.zeros((0, 0), space.dtype)
 
+    def holds(self, space: Space, keys: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which rows are stored, without reading them: a bool array of shape (n,)."""
+        if not keys:
+            return np.zeros(0, bool)
+        with self._guard:
+            return self._find(self._index(space), pack_keys(keys)) >= 0
+
     def put(self, space: Space, keys: Sequence[str], values: NDArray[Any]) -> None:
         """Store rows; whole or, on any failure, not at all.
 
@@ -178,7 +187,7 @@ class FeatureStore:
             Which way of computing.
         keys : sequence of str
             Digests of n rows' bytes.
-        values : array of shape (n, ...)
+        values : array of shape (n, ...), or object array of n arrays (t, d)
             Cast to the space's number type.
 
         Raises
@@ -197,7 +206,7 @@ class FeatureStore:
         try:
             if not (folder / "space.json").exists():
                 write_json(folder / "space.json", asdict(space))
-            write_segment(path, pack_keys(keys), np.asarray(values, space.dtype))
+            write_segment(path, pack_keys(keys), _cast(values, space.dtype))
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(
@@ -260,25 +269,34 @@ class FeatureStore:
         self._indices[name] = names, index
         return index
 
+    def _find(self, index: _Index, keys_nb: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return each row's place in the index, -1 for a row that is not there."""
+        if not len(index.heads_n):
+            return np.full(len(keys_nb), -1)
+        places_n = np.searchsorted(index.heads_n, _heads(keys_nb)).clip(max=len(index.heads_n) - 1)
+        segment_n, row_n = index.segment_n[places_n], index.row_n[places_n]
+        same_n = np.zeros(len(keys_nb), bool)
+        for number in np.unique(segment_n):
+            asked = np.flatnonzero(segment_n == number)
+            same_n[asked] = (index.segments[number].keys_nb[row_n[asked]] == keys_nb[asked]).all(axis=1)
+        return np.where(same_n, places_n, -1)
+
     def _look_up(
         self, index: _Index, keys_nb: NDArray[np.uint8], space: Space
     ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         found_n = np.zeros(len(keys_nb), bool)
-        if not len(index.heads_n):
-            return found_n, np.zeros((0, 0), space.dtype)
-        places_n = np.searchsorted(index.heads_n, _heads(keys_nb)).clip(max=len(index.heads_n) - 1)
-        segment_n, row_n = index.segment_n[places_n], index.row_n[places_n]
+        places_n = self._find(index, keys_nb)
         values = np.zeros((0, 0), space.dtype)
-        for number, segment in enumerate(index.segments):
-            asked = np.flatnonzero(segment_n == number)
-            asked = asked[(segment.keys_nb[row_n[asked]] == keys_nb[asked]).all(axis=1)]
-            if not len(asked):
-                continue
+        for number in np.unique(index.segment_n[places_n[places_n >= 0]]):
+            segment = index.segments[number]
+            asked = np.flatnonzero((places_n >= 0) & (index.segment_n[places_n] == number))
             if not found_n.any():
-                values = np.zeros((len(keys_nb), *segment.row_shape), space.dtype)
-            if segment.row_shape != values.shape[1:]:
+                values = _blank(segment, len(keys_nb))
+            if is_ragged(values) != (segment.lengths_n is not None) or (
+                not is_ragged(values) and segment.row_shape != values.shape[1:]
+            ):
                 continue
-            values[asked] = segment.read(row_n[asked])
+            values[asked] = segment.read(index.row_n[places_n[asked]])
             found_n[asked] = True
             _touch(segment.path)
         return found_n, values[found_n] if found_n.any() and not found_n.all() else values
@@ -352,6 +370,19 @@ def _build_index(segments: list[Segment]) -> _Index:
     return _Index(segments, heads_n[order], segment_n[order], row_n[order])
 
 
+def _cast(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    if is_ragged(values):
+        return as_ragged([np.asarray(row, dtype) for row in values])
+    return np.asarray(values, dtype)
+
+
+def _blank(segment: Segment, rows: int) -> NDArray[Any]:
+    """Return room for some rows like those of a segment."""
+    if segment.lengths_n is not None:
+        return np.empty(rows, object)
+    return np.zeros((rows, *segment.row_shape), segment.dtype)
+
+
 def _touch(path: Path) -> None:
     """Note that a segment was used; by the minute is enough."""
     with contextlib.suppress(OSError):
@@ -362,7 +393,7 @@ def _touch(path: Path) -> None:
 def _merge(paths: list[Path]) -> None:
     """Write small segments as one, then remove them; readers that still list the old ones look again."""
     segments = [segment for path in sorted(paths) if (segment := _open(path)) is not None]
-    if len({(item.dtype, item.row_shape) for item in segments}) != 1:
+    if len({(item.dtype, item.row_shape, item.lengths_n is None) for item in segments}) != 1:
         return
     keys_nb = np.concatenate([item.keys_nb for item in segments])
     values = np.concatenate([item.read(np.arange(len(item.keys_nb))) for item in segments])

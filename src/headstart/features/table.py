@@ -1,5 +1,6 @@
 """Where extracted rows are gathered: in memory, or in a mapped file that vanishes with the process where they are large.
 
+The file has no name: nothing that happens to the store, and no other process, can change what is read from it.
 Shapes: n rows, v views.
 """
 
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.core.errors import StoreError
+from headstart.features.ragged import no_room
 
 __all__ = ["RowTable"]
 
 _MOST_IN_MEMORY = 64_000_000
-_MOVED_AT_ONCE = 1024
+_MOVED_AT_ONCE = 128
 
 
 class RowTable:
@@ -80,10 +81,7 @@ class RowTable:
                     stream.truncate(size)
                 return np.memmap(stream, self.dtype, mode="r+", shape=shape)
         except OSError as error:
-            raise StoreError(
-                f"extract_features: the rows at this stage need {size / 1e9:.1f} GB in {self.folder}: "
-                f"{error.strerror or error}; free some space, set HEADSTART_CACHE, or cut at a later stage."
-            ) from error
+            raise no_room(size, self.folder, error) from error
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.core.preprocessing import ImageTransform
-from headstart.features.engine import Batch, FrozenPart
+from headstart.features.engine import Batch, FrozenPart, first_tensor
 from headstart.features.fusion import fuse_normalisation
 from headstart.features.runtime import Runtime
 
@@ -45,7 +45,9 @@ class TorchEngine:
         self._scale = _Normaliser(part.backbone.transform, self.device, self.dtype)
         with num_threads(1), torch.inference_mode(False), torch.no_grad():
             module = part.module
-            if self._scale.image:
+            if part.exact:
+                module = copy.deepcopy(module)  # whatever becomes of the network, which others train
+            elif self._scale.image:
                 module = fuse_normalisation(module, _on_cpu(part.backbone.example_input(1)))
             if module is part.module and (self.dtype != torch.float32 or self.device.type != "cpu"):
                 module = copy.deepcopy(module)
@@ -77,7 +79,7 @@ class TorchEngine:
                 inputs = [item.pin_memory().to(self.device, non_blocking=True) for item in inputs]
             if self._scale.image:
                 inputs = [self._scale(inputs[0])]
-            output: Tensor = self.module(*inputs)
+            output: Tensor = first_tensor(self.module(*inputs))
             return output[: len(batch.tags)].float().cpu().numpy()
 
 
@@ -128,6 +130,6 @@ def plain_features(part: FrozenPart, batch: Batch) -> tuple[NDArray[np.float32],
         for at in range(len(batch.tags)):
             started = time.process_time()
             row = [item[at : at + 1] for item in inputs]
-            outputs.append(part.module(*([scale(row[0])] if scale.image else row)).float().cpu())
+            outputs.append(first_tensor(part.module(*([scale(row[0])] if scale.image else row))).float().cpu())
             seconds.append(time.process_time() - started)
     return torch.cat(outputs).numpy(), max(min(seconds), 1e-6)

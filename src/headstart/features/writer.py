@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.errors import StoreError
+from headstart.features.ragged import num_bytes
 from headstart.features.store import FeatureStore, Space
 
 __all__ = ["StoreWriter"]
@@ -38,12 +39,12 @@ class StoreWriter:
         self._empty()
 
     def add(self, view: int, keys: list[str], values: NDArray[Any]) -> None:
-        """Take rows of one view, in the space's number type."""
+        """Take rows of one view, in the space's number type; an object array where they are of unequal length."""
         if self.store is None or not keys:
             return
         self._keys[view].extend(keys)
         self._values[view].append(values)
-        self._bytes += values.nbytes
+        self._bytes += num_bytes(values)
         if self._bytes >= _FLUSH_BYTES or time.monotonic() - self._since >= _FLUSH_SECONDS:
             self.flush()
 
