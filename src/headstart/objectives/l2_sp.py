@@ -144,7 +144,15 @@ class L2SP(Objective):
 
 
 def new_parameters(setup: Setup) -> list[nn.Parameter]:
-    """Return the parameters of all heads but one named ``"source"``, which the base model had."""
+    """Return the parameters of all heads but one named ``"source"``, which the base model had.
+
+    Examples
+    --------
+    >>> network = nn.Module()
+    >>> network.heads = nn.ModuleDict({"main": nn.Linear(2, 3), "source": nn.Linear(2, 9)})
+    >>> [parameter.numel() for parameter in new_parameters(Setup(network, task=None))]
+    [6, 3]
+    """
     return [parameter for name, head in setup.heads().items() if name != "source" for parameter in head.parameters()]
 
 

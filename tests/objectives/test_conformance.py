@@ -1,0 +1,277 @@
+"""What every objective of the catalog keeps to; a new entry is named here only by the values its arguments may take.
+
+Rules: the same value and gradients under the same seed; finite; precision and device kept; `needs` is neither too much nor too
+little; the configuration and the state are all there is to it; no constructor argument is dead; described in full.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.catalog import Entry, entries
+from headstart.core.errors import ConfigError
+from headstart.objectives import NEEDS, Batch, Objective
+
+ENTRIES = entries("objective")
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+# For every constructor argument a value that differs from the default; rows, head and weight are the same everywhere.
+ROWS, HEAD, WEIGHT = "both", "second", 0.25
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "cross-entropy": {"label_smoothing": 0.3, "class_weights": (1.0, 2.0, 3.0)},
+    "binary-cross-entropy": {"label_smoothing": 0.3, "class_weights": (1.0, 2.0, 3.0)},
+    "squared-error": {},
+    "l2-sp": {"alpha": 0.7, "beta": 0.7},
+    "delta": {"alpha": 0.7, "beta": 0.7, "channel_weights": {"middle": (0.0, 1.0, 0.0, 0.0)}},
+    "bss": {"num_values": 2},
+    "stochastic-normalisation": {"probability": 0.9},
+    "distillation": {"temperature": 5.0, "direction": "reverse"},
+    "lwf": {"temperature": 5.0},
+    "co-tuning": {"method": "reverse", "temperature": 3.0, "seed": 1},
+    "bi-tuning": {"temperature": 0.5, "num_keys": 1, "width": 7, "momentum": 0.1, "seed": 1},
+    "feature-mapping": {"width": 5, "base_width": 5, "seed": 1},
+    "output-mapping": {},
+    "consistency": {"form": "kl", "rows": "source"},
+    "embedding": {"form": "squared", "bandwidth": 3.0},
+    "classifier-discrepancy": {"first": "third", "second": "third"},
+}
+# What an argument needs beside it to make a difference.
+BESIDES: dict[tuple[str, str], dict[str, Any]] = {
+    ("co-tuning", "seed"): {"method": "reverse"},
+    ("feature-mapping", "width"): {"base_width": 5},
+    ("feature-mapping", "base_width"): {"width": 5},
+    ("feature-mapping", "seed"): {"width": 5, "base_width": 5},
+}
+DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("co-tuning", "seed"): {"method": "reverse"},
+    ("feature-mapping", "seed"): {"width": 5, "base_width": 5},
+}
+each = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+
+
+class Run:
+    """An objective in a few steps of training: what it returns, what it leaves in the network, what it remembers."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        world: Any,
+        config: dict[str, Any] | None = None,
+        needs: frozenset[str] = NEEDS,
+        *,
+        many: bool = False,
+    ) -> None:
+        torch.manual_seed(0)
+        self.entry, self.world, self.needs = entry, world, needs
+        world.network.heads["third"] = torch.nn.Linear(5, 3).to(world.labels.device)
+        self.objective: Objective = entry.load()(**(config or {}))
+        setup = world.setup()
+        if many:  # rows enough for it to matter which are held out
+            random = np.random.default_rng(0)
+            setup = replace(
+                setup,
+                targets=random.integers(3, size=60),
+                base_logits=lambda: random.normal(size=(60, 4)).astype(np.float32),
+            )
+        self.objective.prepare(setup)
+        self.objective.to(world.labels.device)
+
+    def batches(self) -> tuple[Batch, Batch]:
+        """The two streams, with nothing but what is needed."""
+        source, target = self.world.batch(), self.world.batch(target=True)
+        if self.entry.name == "binary-cross-entropy":
+            source = replace(source, labels=torch.nn.functional.one_hot(self.world.labels, 3).float())
+        if self.entry.name == "squared-error":
+            source = replace(source, labels=torch.nn.functional.one_hot(self.world.labels, 3).double() * 7)
+        return self.bare(source), self.bare(target)
+
+    def bare(self, batch: Batch) -> Batch:
+        fields = {name: getattr(batch, name) for name in self.needs}
+        if "logits" in self.needs:
+            fields["head_logits"] = batch.head_logits
+        return Batch(**fields)
+
+    def step(self) -> torch.Tensor:
+        value = self.objective(*self.batches())
+        if value.requires_grad:
+            value.backward()
+        self.objective.after_step()
+        return value.detach()
+
+    def outcome(self) -> list[torch.Tensor]:
+        """Everything that an argument may change: three values, all gradients, and what the network then gives."""
+        torch.manual_seed(0)
+        values = []
+        for _ in range(3):
+            values.append(self.step())
+            with torch.no_grad():  # the network and the objective's own parameters move on
+                for parameter in self.parameters():
+                    if parameter.requires_grad:
+                        drift = torch.linspace(-1, 2, parameter.numel()).view_as(parameter)
+                        parameter.add_(0.1 * drift.to(parameter))
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        features = self.world.batch().features
+        return [*values, *gradients, features.detach()]
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        return [*self.world.network.parameters(), *self.objective.parameters()]
+
+
+def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@each
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_is_deterministic_finite_and_stays_where_it_is(entry: Entry, device: str, make_world: Any) -> None:
+    first, again = Run(entry, make_world(device)), Run(entry, make_world(device))
+    outcome = first.outcome()
+    assert same(outcome, again.outcome())
+    assert all(torch.isfinite(tensor).all() for tensor in outcome)
+    value = first.step()
+    assert value.shape == ()
+    assert value.is_floating_point()
+    if entry.name != "stochastic-normalisation":  # which has no term of its own
+        assert value.device.type == device
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in first.parameters())
+
+
+@each
+def test_needs_are_enough_and_none_is_idle(entry: Entry, make_world: Any) -> None:
+    needs = entry.load().needs
+    assert needs <= NEEDS
+    bare, full = Run(entry, make_world(), needs=needs), Run(entry, make_world())
+    assert torch.equal(bare.step(), full.step())
+    for name in needs:
+        lacking = Run(entry, make_world(), needs=needs - {name})
+        with pytest.raises(ConfigError, match=f"needs {name}|needs head_logits|needs activations"):
+            lacking.step()
+
+
+@each
+def test_the_configuration_is_the_constructor(entry: Entry, make_world: Any) -> None:
+    kind = entry.load()
+    for config in ({}, *({name: value, **BESIDES.get((entry.name, name), {})} for name, value in changes(entry))):
+        if entry.name == "classifier-discrepancy" and config.get("second") == config.get("first", "main"):
+            continue
+        objective = kind(**config)
+        written = json.loads(json.dumps(objective.config()))
+        assert kind(**written).config() == written
+        assert set(written) == set(arguments(kind))
+    assert same(Run(entry, make_world(), kind().config()).outcome(), Run(entry, make_world()).outcome())
+
+
+@each
+def test_state_is_all_that_a_killed_run_needs(entry: Entry, make_world: Any) -> None:
+    run = Run(entry, make_world())
+    run.step()
+    state = {name: tensor.clone() for name, tensor in run.objective.state_dict().items()}
+    resumed = Run(entry, make_world())
+    resumed.batches()  # the network has run once, as the other's has
+    for parameter, copied in zip(resumed.parameters(), run.parameters(), strict=True):
+        parameter.grad = None if copied.grad is None else copied.grad.clone()
+    resumed.objective.load_state_dict(state)
+    if entry.name == "stochastic-normalisation":
+        resumed.world.network.load_state_dict(run.world.network.state_dict())
+    torch.manual_seed(1)
+    expected = run.step()
+    torch.manual_seed(1)
+    assert torch.equal(resumed.step(), expected)
+
+
+def arguments(kind: Callable[..., Objective]) -> list[str]:
+    return list(inspect.signature(kind).parameters)
+
+
+def changes(entry: Entry) -> list[tuple[str, Any]]:
+    values = {"rows": ROWS, "head": HEAD, "weight": WEIGHT, **OTHERWISE[entry.name]}
+    return [(name, values[name]) for name in arguments(entry.load())]
+
+
+@each
+def test_no_argument_is_dead(entry: Entry, make_world: Any) -> None:
+    for name, value in changes(entry):
+        defaults, besides = DEFAULTS.get((entry.name, name), {}), BESIDES.get((entry.name, name), {})
+        if entry.name in {"distillation", "lwf", "co-tuning", "output-mapping"} and name == "head":
+            world, other = make_world(), make_world()  # the base model's classes fit no other head: rename
+            other.network.heads["second"] = other.network.heads["source"]
+            with torch.no_grad():
+                other.network.heads["source"] = torch.nn.Linear(5, 4)
+            assert torch.equal(Run(entry, other, {"head": "second"}).step(), Run(entry, world).step())
+            assert not torch.equal(Run(entry, other).step(), Run(entry, make_world()).step())
+            continue
+        default = inspect.signature(entry.load()).parameters[name].default
+        many = (entry.name, name) == ("co-tuning", "seed")
+        before = Run(entry, make_world(), {name: default, **defaults}, many=many)
+        after = Run(entry, make_world(), {name: value, **besides}, many=many)
+        assert not same(before.outcome(), after.outcome()), name
+
+
+@each
+def test_the_weight_multiplies(entry: Entry, make_world: Any) -> None:
+    if "weight" not in arguments(entry.load()):
+        assert entry.name == "stochastic-normalisation"
+        return
+    one, three = (Run(entry, make_world(), {"weight": weight}) for weight in (1.0, 3.0))
+    assert torch.allclose(3 * one.step(), three.step())
+    for first, second in zip(one.parameters(), three.parameters(), strict=True):
+        assert (first.grad is None) == (second.grad is None)
+        assert first.grad is None or torch.allclose(3 * first.grad, second.grad, rtol=1e-3, atol=1e-3)
+    assert Run(entry, make_world(), {"weight": 0.0}).step() == 0
+
+
+@each
+def test_half_precision_gives_float32_inside_autocast_and_out(entry: Entry, make_world: Any) -> None:
+    full, half = Run(entry, make_world()), Run(entry, make_world())
+
+    def halved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: halved(entry) for name, entry in value.items()}
+        return value.bfloat16() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    batches = [Batch(**{name: halved(value) for name, value in vars(batch).items()}) for batch in half.batches()]
+    expected = full.objective(*full.batches())
+    value = half.objective(*batches)
+    assert value.dtype == torch.float32
+    assert torch.allclose(value, expected, rtol=0.1, atol=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = half.objective(*batches)
+    assert inside.dtype == torch.float32
+    assert torch.allclose(inside, value, rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_it_is_described_in_full(entry: Entry) -> None:
+    kind = entry.load()
+    module = inspect.getmodule(kind)
+    assert module is not None
+    for part in ("Source: ", "Use it", "It ignores") if entry.name not in SUPERVISED else ("Source: ", "Use them"):
+        assert part in (module.__doc__ or ""), part
+    assert "Shapes: " in (module.__doc__ or "") or entry.name == "l2-sp"
+    for value in [kind, *(getattr(module, name) for name in module.__all__)]:
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        text = inspect.getdoc(value) or ""
+        assert ">>>" in text or "Raises" in text or "Attributes" in text, value
+        if value is kind or (inspect.isfunction(value) and "Parameters" in text):
+            described = re.findall(
+                r"^([\w, ]+) ?(?:: .*)?$", text.split("Parameters\n")[1].split("\n\n")[0], re.MULTILINE
+            )
+            named = {name.strip() for line in described for name in line.split(",")}
+            assert set(inspect.signature(value).parameters) <= named, value
+
+
+SUPERVISED = {"cross-entropy", "binary-cross-entropy", "squared-error"}
+
+
+def test_every_entry_is_covered() -> None:
+    assert set(OTHERWISE) == {entry.name for entry in ENTRIES}
