@@ -171,7 +171,7 @@ class Run:
     ) -> None:
         self.network, self.task, self.config = network.to(memory_format=torch.channels_last), task, config
         self.training, self.world = training, world or World()
-        self.history = History()
+        self.history, self.precision = History(), ""
         labelled = phases is None or any("labels" in phase.needs for phase in phases)
         self.history.notes += check_rows(task, training, validation, labelled)
         self.phases = tuple(phases or (supervised_phase(task, config, cast(Any, training.chosen)),))
@@ -194,7 +194,6 @@ class Run:
         self.measure = Measure(task, spread(task, training.chosen))
         self.done, self.spent, self.checking, self.last_check = 0, 0.0, 0.0, 0.0
         self.best_loss = math.inf
-        self.precision = ""
         again = sum(phase.repeats for phase in self.phases) > 1
         self.feed = Feed(self.forward, config, self.world, self.source, self.target, self.needs, again)
         self.judge = None if validation is None else Judge(validation, config.validation_rows, self.forward, self.world)
