@@ -138,6 +138,15 @@ def test_a_cumulative_average_stays_one() -> None:
     assert torch.allclose(layer.running_var, plain.running_var)
 
 
+def test_a_changed_network_can_still_be_traced() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).eval()
+    inputs = torch.randn(2, 1, 3, 3)
+    expected = network(inputs)
+    traced = torch.fx.symbolic_trace(with_stochastic_normalisation(network))
+    assert torch.equal(traced(inputs), expected)
+    assert [node.op for node in traced.graph.nodes].count("call_module") == 2
+
+
 def test_only_layers_that_train_and_track_are_changed() -> None:
     network = nn.Sequential(
         nn.BatchNorm1d(2),

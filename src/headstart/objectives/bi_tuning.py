@@ -10,7 +10,7 @@ class, filled by the averaged network; P_i are the keys of the row's own class. 
 cuts the gradient to w and starts with random keys; here, as in the formula, w learns, and queues start empty.
 Use it to fine-tune models that were pretrained with or without labels. Its authors use T 0.07, 40 keys a class and an averaged
 network that keeps 0.999 of itself at each step (the engine's averaging is set in its configuration).
-It ignores rows with several labels, and numbers.
+It ignores rows with several labels, and numbers. Of several processes each keeps the keys of its own rows.
 Shapes: b rows, d features, e entries of a projection, k classes, q keys.
 """
 

@@ -28,6 +28,7 @@ from headstart.core.checks import check_matrix, check_same_rows
 from headstart.core.errors import ConfigError, ShapeError
 from headstart.core.seeds import generator
 from headstart.objectives.objective import Batch, Objective, Setup, check_choice, check_positive
+from headstart.objectives.precision import full_precision
 from headstart.objectives.supervised import cross_entropy
 
 __all__ = ["CoTuning", "direct_relationship", "reverse_relationship"]
@@ -191,16 +192,21 @@ class CoTuning(Objective):
             if self.method == "direct"
             else reverse_relationship(probabilities_ns, setup.targets, num_classes, seed=self.seed)
         )
-        self.register_buffer("relation_ts", torch.from_numpy(relation_ts).float())
+        device = next((parameter.device for parameter in setup.network.parameters()), torch.device("cpu"))
+        self.register_buffer("relation_ts", torch.from_numpy(relation_ts).float().to(device))
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the cross-entropy of the source-task head."""
         if not hasattr(self, "relation_ts"):
             raise ConfigError("CoTuning: does not know how the classes relate; call prepare before the first step.")
         labels, logits_bs = self.take(source, "labels"), self.take_logits(source, self.head)
-        relation_ts = self.relation_ts.to(logits_bs.device)
-        soft_bs = labels.to(relation_ts.dtype) @ relation_ts if labels.ndim == 2 else relation_ts[labels]
+        soft_bs = _mixed(labels, self.relation_ts) if labels.ndim == 2 else self.relation_ts[labels]
         return self.weight * cross_entropy(logits_bs, soft_bs)
+
+
+@full_precision
+def _mixed(labels_bt: Tensor, relation_ts: Tensor) -> Tensor:
+    return labels_bt.to(relation_ts.dtype) @ relation_ts
 
 
 def _checked(

@@ -5,7 +5,7 @@
 Source: Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe Transfer Learning",
 NeurIPS 2019, the regulariser of section 4 (its authors use k = 1 and a weight of 0.001).
 Use it against negative transfer when labelled rows are few; it goes with any other regulariser.
-It ignores whether the shrunken direction is the one the new task needs.
+It ignores whether the shrunken direction is the one the new task needs. A batch taken in pieces has the values of the pieces.
 The gradient, 2 s u v' for each s, stays finite where singular values are equal or zero.
 Shapes: b rows, d features.
 """

@@ -168,7 +168,10 @@ _CHANGED: dict[type[nn.Module], type[nn.Module]] = {}
 
 def _stochastic(plain: type[nn.Module]) -> type[nn.Module]:
     if plain not in _CHANGED:
-        _CHANGED[plain] = type(f"Stochastic{plain.__name__}", (StochasticBatchNorm, plain), {"__module__": __name__})
+        place = {
+            "__module__": plain.__module__
+        }  # so that what traces a network takes it for the leaf that the plain layer is
+        _CHANGED[plain] = type(f"Stochastic{plain.__name__}", (StochasticBatchNorm, plain), place)
     return _CHANGED[plain]
 
 
