@@ -148,3 +148,27 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     assert finished.returncode != 0
     result = found("dies", tmp_path, 2)
     assert result["step"] == 3 and "another of the 2 processes has ended" in result["error"]
+
+
+@pytest.mark.golden
+def test_the_loop_in_two_processes_is_the_loop_in_one_even_after_a_death(tmp_path: Path) -> None:
+    """All losses and measures of the history, and the weights kept, within 1e-5; one checkpoint, by the first process."""
+    start("loop", tmp_path, 1)
+    killed = start(
+        "loop-killed", tmp_path, 2, check=False
+    )  # one process dies; started again, all go on from the checkpoint
+    assert killed.returncode != 0 and "another of the 2 processes has ended" in killed.stderr
+    assert (tmp_path / "loop-2" / "newest.safetensors").exists()
+    start("loop", tmp_path, 2)
+    one, two = found("loop", tmp_path, 1), found("loop", tmp_path, 2)
+    ours, theirs = one["history"], two["history"]
+    for name in ("train_loss", "validation_loss", "train_measure", "validation_measure", "rates", "check_epochs"):
+        assert len(ours[name]) == 4
+        np.testing.assert_allclose(theirs[name], ours[name], atol=1e-5, rtol=0, err_msg=name)
+    assert {name: theirs[name] for name in ("steps", "best", "stopped", "kept", "batch_size")} == {
+        name: ours[name] for name in ("steps", "best", "stopped", "kept", "batch_size")
+    }
+    for name, value in one["state"].items():
+        np.testing.assert_allclose(two["state"][name], value, atol=1e-5, rtol=1e-5, err_msg=name)
+    assert two["state"] == found("loop", tmp_path, 2, 1)["state"]
+    assert ours["validation_loss"][-1] < 0.9 * ours["validation_loss"][0]

@@ -17,8 +17,13 @@ import torch
 from torch import nn
 
 from headstart.core.errors import CheckpointError, TrainingError
+from headstart.core.tasks import Task
 from headstart.training.checkpoint import Checkpoint
+from headstart.training.config import TrainingConfig
 from headstart.training.distributed import World
+from headstart.training.loop import train
+from headstart.training.network import Network
+from headstart.training.rows import TrainingRows
 
 ROWS, BATCH, STEPS = 40, 7, 12  # seven rows for two processes: unequal parts
 
@@ -133,6 +138,76 @@ def dies(world: World) -> dict[str, Any]:
     return {}
 
 
+class Images:
+    """Made-up images whose draws change them, so that a row with another row's draw would be seen."""
+
+    num_views = 1
+
+    def __init__(self, num_rows: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        self.labels = random.integers(0, 3, num_rows)
+        images = random.normal(size=(num_rows, 1, 6, 6)) + self.labels[:, None, None, None]
+        self.images = images.astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Any, draws: Any = None) -> tuple[torch.Tensor, ...]:
+        images = torch.from_numpy(self.images[indices])
+        if draws is not None:
+            images = images * torch.from_numpy(1 + 0.1 * (draws % 7).astype(np.float32)).view(-1, 1, 1, 1)
+        return (images,)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class FatalImages(Images):
+    """They kill the process that fetches rows for the twelfth time."""
+
+    fetched = 0
+
+    def batch(self, indices: Any, draws: Any = None) -> tuple[torch.Tensor, ...]:
+        self.fetched += 1
+        if self.fetched == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().batch(indices, draws)
+
+
+def loop_training(world: World, folder: Path, rows: Images) -> dict[str, Any]:
+    """The loop itself, with what is computed over whole batches: mixing, class weights, pieces, averages, patience."""
+    model = network()
+    whole = Network({"body": model[:4], "features": model[4:7]}, {"main": model[7]})
+    checks = Images(21, 1)
+    config = TrainingConfig(
+        batch_size=9,
+        max_epochs=4,
+        optimiser="sgd",
+        learning_rate=0.05,
+        mixup=0.3,
+        cutmix=0.5,
+        accumulate=1,
+        balance="loss",
+        label_smoothing=0.1,
+        ema=0.8,
+        clip=0.5,
+        precision="fp32",
+    )
+    with Checkpoint(folder / f"loop-{world.size}", every_steps=3, world=world) as checkpoint:
+        history = train(
+            whole,
+            Task("classification", ("a", "b", "c")),
+            TrainingRows(rows, rows.labels),
+            TrainingRows(checks, checks.labels),
+            config,
+            phases=None,
+            checkpoint=checkpoint,
+            world=world,
+        )
+    state = {name: value.tolist() for name, value in whole.state_dict().items()}
+    return {"history": history.to_dict(), "state": state}
+
+
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     with World.joined(timeout_seconds=60) as world:
@@ -140,6 +215,10 @@ def main() -> None:
             result = plain_training(world)
         elif what == "handed-out":
             result = handed_out(world, folder)
+        elif what == "loop":
+            result = loop_training(world, folder, Images(50, 0))
+        elif what == "loop-killed":
+            result = loop_training(world, folder, FatalImages(50, 0) if world.rank == 1 else Images(50, 0))
         elif what == "stopped":
             result = stopped(world, folder)
         else:
