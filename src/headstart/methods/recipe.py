@@ -1,0 +1,60 @@
+"""How to fine-tune when nobody says: one training configuration by modality, strategy and number of rows.
+
+Rates are those of the pretrained body; a strategy multiplies them for adapters and fresh heads. Epochs are chosen so that the
+number of steps hardly depends on the number of rows. Every number here was chosen on parts of training rows set aside, never on
+test rows; `docs/fine_tuning.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+
+from headstart.core.tasks import Modality, TaskKind
+from headstart.training import TrainingConfig
+
+__all__ = ["default_config"]
+
+_RATES: dict[Modality, float] = {"image": 1e-4, "text": 5e-5, "vector": 3e-4}
+_STEPS, _HEAD_STEPS = 600, 3000  # a step of a head alone costs next to nothing
+_FEWEST_EPOCHS, _MOST_EPOCHS, _MOST_HEAD_EPOCHS = 4, 30, 200
+_BATCH = 32
+
+
+def default_config(
+    modality: Modality, task_kind: TaskKind, num_rows: int, *, head_only: bool = False, seed: int = 0
+) -> TrainingConfig:
+    """Return the training configuration for some rows.
+
+    Parameters
+    ----------
+    modality : {"image", "text", "vector"}
+        What a row is.
+    task_kind : {"classification", "multilabel", "regression"}
+        What the labels mean.
+    num_rows : int
+        Rows to learn from.
+    head_only : bool
+        Whether the body is frozen.
+    seed : int
+        Of every random draw.
+
+    Examples
+    --------
+    >>> config = default_config("image", "classification", 1000)
+    >>> config.max_epochs, config.batch_size, config.learning_rate
+    (19, 32, 0.0001)
+    """
+    steps_an_epoch = max(1, math.ceil(num_rows / _BATCH))
+    steps, most = (_HEAD_STEPS, _MOST_HEAD_EPOCHS) if head_only else (_STEPS, _MOST_EPOCHS)
+    epochs = min(max(math.ceil(steps / steps_an_epoch), _FEWEST_EPOCHS), most)
+    return TrainingConfig(
+        learning_rate=_RATES["vector" if head_only else modality],
+        weight_decay=0.01,
+        batch_size=_BATCH,
+        max_epochs=epochs,
+        patience=max(10, epochs // 5) if head_only else epochs + 1,
+        warm_up=0.1,
+        label_smoothing=0.1 if task_kind == "classification" and not head_only else 0.0,
+        seed=seed,
+        threads=1 if head_only else 0,  # matrices this small are computed sooner than threads agree
+    )
