@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -259,12 +261,20 @@ class Backbone:
             + (did_you_mean(wanted, names) if isinstance(wanted, str) else "")
         )
 
-    def cut(self, stage: str | int | Stage) -> tuple[nn.Module, nn.Module]:
-        """Return the network in two halves, ``suffix(prefix(x))`` being exactly ``module(x)``.
+    @cached_property
+    def blocks(self) -> tuple[Stage, ...]:
+        """The network's natural coarse units in order, each named by the stage at its end: ``"features"`` last.
 
-        Their parameters are the network's own: training one trains the network. Inside a text encoder both halves
-        speak ``(hidden, attention_mask)``: ``suffix(*prefix(input_ids, attention_mask))``. Cut again after moving the
-        network to another device.
+        Convolutional networks: the stem and every group of layers (ResNet: ``maxpool``, ``layer1`` to ``layer4``);
+        transformers: embeddings and every layer. What is left after the last unit, a pooling, is a block without
+        parameters. Found in the network; nothing is listed per architecture. A network that cannot be cut is one block.
+        """
+        cutter, points, _ = self._cuts
+        names = {point.name for point in cutter.blocks()} if points else set()
+        return (*(stage for stage in self.stages[1:-1] if stage.name in names), self.stages[-1])
+
+    def cut(self, stage: str | int | Stage) -> tuple[nn.Module, nn.Module]:
+        """Return the network in two halves, ``suffix(prefix(x))`` being exactly ``module(x)``; see `segments`.
 
         Parameters
         ----------
@@ -276,23 +286,71 @@ class Backbone:
         BackboneError
             If there is no such stage, or the halves do not reproduce the whole.
         """
-        place = self.stage(stage)
-        if place.name == "input":
-            return _Untouched(), self.module
-        if place.name == "features":
-            return self.module, nn.Identity()
+        prefix, suffix = self.segments([stage])
+        return prefix, suffix
+
+    def segments(self, stages: Sequence[str | int | Stage]) -> list[nn.Module]:
+        """Return the network cut at all of these stages: modules whose chain is exactly ``module``, one more than stages.
+
+        Their parameters are the network's own, under their own names: training a segment trains the network, and no two
+        segments hold the same parameter. Inside a text encoder they speak ``(hidden, attention_mask)``; the last
+        returns features. Cut again after moving the network to another device.
+
+        Parameters
+        ----------
+        stages : sequence of str, int or Stage
+            Names or indices of `stages`, in order, each once. ``"input"`` and ``"features"`` give segments that do nothing.
+
+        Raises
+        ------
+        BackboneError
+            If there is no such stage, they are out of order, or the chain does not reproduce the whole.
+        """
+        places = [self.stage(stage) for stage in stages]
+        if any(first.index >= second.index for first, second in pairwise(places)):
+            raise BackboneError(
+                f"Backbone.segments: stages come in the network's order, each once; got "
+                f"{', '.join(place.name for place in places)}."
+            )
         cutter, points, _ = self._cuts
-        prefix, suffix = cutter.cut(points[place.index - 1])
-        rows = self.example_input(1)
+        inside = [points[place.index - 1] for place in places if 0 < place.index <= len(points)]
+        segments: list[nn.Module] = cutter.segments(inside) if inside else [self.module]
+        if inside:
+            self._check(segments, [place.name for place in places])
+        if places and places[0].name == "input":
+            segments.insert(0, _Untouched())
+        if places and places[-1].name == "features":
+            segments.append(nn.Identity())
+        return segments
+
+    def _check(self, segments: list[nn.Module], names: list[str]) -> None:
+        """Refuse segments whose chain does not give exactly what the network gives."""
+        rows = self._uneven_rows() if self.modality == "text" else self.example_input(1)
         with torch.no_grad():
-            halfway = prefix(*rows)
-            joined = suffix(*(halfway if isinstance(halfway, tuple) else (halfway,)))
-            if not torch.equal(joined, self.module(*rows)):
+            values: Any = rows
+            for segment in segments:
+                values = segment(*(values if isinstance(values, tuple) else (values,)))
+            if not torch.equal(values, self.module(*rows)):
                 raise BackboneError(
-                    f"Backbone.cut: {self.name} cut at {place.name!r} does not give what the whole network gives; "
+                    f"Backbone.cut: {self.name} cut at {', '.join(names)} does not give what the whole network gives; "
                     "cut at another stage."
                 )
-        return prefix, suffix
+
+    def copy(self) -> Backbone:
+        """Return an independent backbone with the same weights: training it leaves this one as it is.
+
+        Nothing counted is carried over, so its `weights_digest` is taken when first asked for: ask after training, or
+        call `refresh`.
+        """
+        twin = copy.copy(self)
+        twin.module, twin.source_head = copy.deepcopy(self.module), copy.deepcopy(self.source_head)
+        twin.refresh()
+        return twin
+
+    def refresh(self) -> None:
+        """Forget what was counted and cut; call it after changing weights, or `weights_digest` names the old ones."""
+        for memo in ("weights_digest", "info", "stages", "blocks", "_cuts"):
+            self.__dict__.pop(memo, None)
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Return the token numbers of each text, cut at the transform's ``max_tokens``."""
@@ -340,8 +398,7 @@ class Backbone:
             torch.manual_seed(seed)
             module = build_network(self.architecture)
         fresh = copy.copy(self)
-        for memo in ("weights_digest", "info", "stages", "_cuts"):
-            fresh.__dict__.pop(memo, None)
         fresh.module, fresh.source_head = module, None
+        fresh.refresh()
         fresh.name, fresh.origin = f"{self.name} (random)", f"random initialisation, seed {seed}"
         return fresh

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import torch
@@ -21,9 +23,10 @@ from torch import Tensor, fx, nn
 from headstart.backbones.cost import MultiplyAdds
 from headstart.core.errors import BackboneError
 
-__all__ = ["CutPoint", "NetworkGraph"]
+__all__ = ["CutPoint", "NetworkGraph", "Step", "module_paths"]
 
 _BATCHES = (2, 3)
+_CONSTANT = re.compile(r"(?<=_tensor_constant)\d+")  # torch.fx goes on counting at the next trace
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class CutPoint:
     multiply_adds: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """A node, the cut point after it if there is one, its work, and whether it has parameters."""
+
+    node: fx.Node
+    point: CutPoint | None
+    work: int
+    holds: bool
+
+
 class NetworkGraph:
     """A traced network that can be cut.
 
@@ -45,6 +58,11 @@ class NetworkGraph:
         Takes one tensor (n, ...) and returns one.
     row_shape : tuple of int
         Shape of one row of its input.
+
+    Attributes
+    ----------
+    trainable : bool
+        Whether the graph is that of training, too; else pieces of the network may only be used as they are.
 
     Raises
     ------
@@ -65,7 +83,9 @@ class NetworkGraph:
 
     def __init__(self, module: nn.Module, row_shape: tuple[int, ...]) -> None:
         self.module = module
-        self.graph = _trace(module)
+        self.graph, self.trainable = _trace(module)
+        self.row_shape = row_shape
+        self._state = set(module.state_dict())
         self._nodes = list(self.graph.nodes)
         self._place = {node: index for index, node in enumerate(self._nodes)}
         small, large = (_probe(module, self.graph, (rows, *row_shape)) for rows in _BATCHES)
@@ -73,6 +93,22 @@ class NetworkGraph:
         self._carries = self._row_dependent()
         self.multiply_adds = small.work_after[self._nodes[-1]] // _BATCHES[0]
         self.points = list(self._find_points())
+
+    def steps(self) -> Iterator[Step]:
+        """Yield every node that holds something computed from the rows, in order."""
+        points = {point.node: point for point in self.points}
+        parameters = {name for name, _ in self.module.named_parameters()}
+        before = 0
+        for node in self._nodes[1:-1]:
+            if not self._carries[node]:
+                continue
+            if node.op == "call_module":
+                holds = next(self.module.get_submodule(str(node.target)).parameters(), None) is not None
+            else:
+                holds = any(source.target in parameters for source in node.all_input_nodes if source.op == "get_attr")
+            after = self._small.work_after[node]
+            yield Step(node, points.get(node), after - before, holds)
+            before = after
 
     def _row_dependent(self) -> dict[fx.Node, bool]:
         """Return which nodes hold something that must cross a cut: tensors computed from the rows."""
@@ -105,38 +141,63 @@ class NetworkGraph:
 
     def cut(self, point: CutPoint) -> tuple[nn.Module, nn.Module]:
         """Return the two halves; their parameters are the network's own, not copies."""
-        place = self._place[point.node]
-        prefix = fx.Graph()
-        known: dict[fx.Node, Any] = {}
-        for node in self._nodes[: place + 1]:
-            known[node] = prefix.node_copy(node, lambda source: known[source])
-        prefix.output(known[point.node])
-        return self._module(prefix, "Prefix"), self._module(self._suffix(point, place), "Suffix")
+        prefix, suffix = self.segments([point])
+        return prefix, suffix
 
-    def _suffix(self, point: CutPoint, place: int) -> fx.Graph:
-        suffix = fx.Graph()
-        known: dict[fx.Node, Any] = {point.node: suffix.placeholder("activation")}
+    def segments(self, points: Sequence[CutPoint]) -> list[nn.Module]:
+        """Return the network cut at all of these points, which come in order; parameters keep their names."""
+        ends = [None, *points, None]
+        return [self._module(self._piece(start, end)) for start, end in pairwise(ends)]
+
+    def blocks(self) -> list[CutPoint]:
+        """Return the ends of the network's coarse units but the last; see `headstart.backbones.blocks`."""
+        from headstart.backbones.blocks import find_blocks
+
+        return find_blocks(self)
+
+    def parameters_of(self, start: CutPoint | None, end: CutPoint | None) -> set[int]:
+        """Return the identities of the parameters that the piece between two points uses."""
+        used: set[int] = set()
+        for node in self._piece(start, end).nodes:
+            if node.op == "call_module":
+                used |= {id(parameter) for parameter in self.module.get_submodule(str(node.target)).parameters()}
+            elif node.op == "get_attr":
+                used.add(id(operator.attrgetter(str(node.target))(self.module)))
+        return used & {id(parameter) for parameter in self.module.parameters()}
+
+    def _piece(self, start: CutPoint | None, end: CutPoint | None) -> fx.Graph:
+        """Return the graph after ``start`` (None: the input) and up to ``end`` (None: the features)."""
+        piece = fx.Graph()
+        known: dict[fx.Node, Any] = {}
         rows: list[fx.Node] = []
+        first, last = 0, len(self._nodes) - 1
+        if start is not None:
+            first = self._place[start.node] + 1
+            known[start.node] = piece.placeholder("activation")
+        if end is not None:
+            last = self._place[end.node]
 
         def recompute(node: fx.Node) -> Any:
             if node in known:
                 return known[node]
-            if node in self._small.numbers:
+            if start is not None and node in self._small.numbers:
                 if not rows:
-                    rows.append(suffix.call_method("size", (known[point.node], 0)))
-                known[node] = self._number(suffix, rows[0], self._small.numbers[node], self._large.numbers[node])
+                    rows.append(piece.call_method("size", (known[start.node], 0)))
+                known[node] = self._number(piece, rows[0], self._small.numbers[node], self._large.numbers[node])
             else:
                 for source in node.all_input_nodes:
                     recompute(source)
-                known[node] = suffix.node_copy(node, lambda source: known[source])
+                known[node] = piece.node_copy(node, lambda source: known[source])
             return known[node]
 
-        for node in self._nodes[place + 1 :]:
+        for node in self._nodes[first : last + 1]:
             if self._carries[node] or node.op == "output":
                 for source in node.all_input_nodes:
                     recompute(source)
-                known[node] = suffix.node_copy(node, lambda source: known[source])
-        return suffix
+                known[node] = piece.node_copy(node, lambda source: known[source])
+        if end is not None:
+            piece.output(known[end.node])
+        return piece
 
     def _number(self, graph: fx.Graph, rows: fx.Node, small: Any, large: Any) -> Any:
         """Return a number, or a tuple of them, that was seen as ``small`` and ``large``, as a function of the rows."""
@@ -149,20 +210,27 @@ class NetworkGraph:
         value = graph.call_function(operator.mul, (rows, slope)) if slope != 1 else rows
         return graph.call_function(operator.add, (value, offset)) if offset else value
 
-    def _module(self, graph: fx.Graph, name: str) -> nn.Module:
+    def _module(self, graph: fx.Graph) -> nn.Module:
         graph.lint()
-        return fx.GraphModule(self.module, graph, class_name=name).eval()
+        piece = fx.GraphModule(self.module, graph, class_name="Segment").eval()
+        for name, _ in list(piece.named_buffers()):
+            if name not in self._state:  # what the network does not save is not saved of its pieces
+                path, _, own = name.rpartition(".")
+                piece.get_submodule(path)._non_persistent_buffers_set.add(own)
+        return piece
 
 
 class _Tracer(fx.Tracer):
-    """Leaves whole what timm marks as untraceable, and every module without parts of its own.
+    """Leaves whole what timm marks as untraceable, every module without parts of its own, and the ``whole`` paths.
 
-    The latter keeps dropout, drop-path and normalisation layers as they are, so that they go on to behave differently
+    The second keeps dropout, drop-path and normalisation layers as they are, so that they go on to behave differently
     in training.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: set[str], buffers: bool) -> None:
         functions: list[Any] = []
+        self._whole = whole
+        self.proxy_buffer_attributes = buffers
         self._leaves: tuple[type[nn.Module], ...] = (nn.modules.batchnorm._NormBase,)
         with contextlib.suppress(ImportError):
             from timm import layers
@@ -173,17 +241,60 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = isinstance(m, self._leaves) or next(m.children(), None) is None
-        return whole or super().is_leaf_module(m, module_qualified_name)
+        return whole or module_qualified_name in self._whole or super().is_leaf_module(m, module_qualified_name)
 
 
-def _trace(module: nn.Module) -> fx.Graph:
+def _trace(module: nn.Module) -> tuple[fx.Graph, bool]:
+    """Return the network's graph, and whether it is that of training, too.
+
+    A part that computes something else in training without a module for it (a dropout called as a function) is left
+    whole, so that it still can. A network cut before is its graph already.
+    """
+    if isinstance(module, fx.GraphModule):
+        return module.graph, True
+    whole: set[str] = set()
+    modes = {part: part.training for part in module.modules()}
+    while True:
+        graph = _trace_once(module.eval(), whole)
+        try:
+            module.train()
+            path = _first_difference(graph, _trace_once(module, whole))
+        except BackboneError:
+            return graph, False
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+        if path is None:
+            return graph, True
+        if path in {"", *whole}:
+            return graph, False
+        whole.add(path)
+
+
+def _first_difference(graph: fx.Graph, other: fx.Graph) -> str | None:
+    """Return the innermost module in which two graphs first differ; "" for the network itself, None for no difference."""
+
+    def facts(node: fx.Node | None) -> Any:
+        return node and (node.op, *(_CONSTANT.sub("", str(item)) for item in (node.target, node.args, node.kwargs)))
+
+    for node, twin in zip_longest(graph.nodes, other.nodes):
+        if facts(node) != facts(twin):
+            inside = [paths[-1] for item in (twin, node) if item is not None and (paths := module_paths(item))]
+            return max(inside, key=lambda path: path.count("."), default="")
+    return None
+
+
+def _trace_once(module: nn.Module, whole: set[str]) -> fx.Graph:
     """Return the graph of the network's first argument; the others keep their defaults."""
     parameters = list(inspect.signature(module.forward).parameters.values())
     fixed = {item.name: item.default for item in parameters[1:] if item.default is not inspect.Parameter.empty}
     try:
-        graph = _Tracer().trace(module, concrete_args=fixed)
-    except Exception as error:  # torch.fx raises whatever the traced code raises
-        raise BackboneError(f"Backbone.stages: {type(module).__name__} cannot be traced ({error}).") from error
+        graph = _Tracer(whole, buffers=True).trace(module, concrete_args=fixed)
+    except Exception:  # torch.fx raises whatever the traced code raises; some code asks for the values of a buffer
+        try:
+            graph = _Tracer(whole, buffers=False).trace(module, concrete_args=fixed)
+        except Exception as error:
+            raise BackboneError(f"Backbone.stages: {type(module).__name__} cannot be traced ({error}).") from error
     for node in [node for node in graph.nodes if node.op == "placeholder"][1:]:
         for user in list(node.users):  # checks that the argument still has its default
             for check in list(user.users):
@@ -245,15 +356,15 @@ def _probe(module: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> _Probe
 def _names(nodes: list[fx.Node]) -> dict[fx.Node, str]:
     """Name a node after the outermost part of the network that ends with it, else after itself; no name twice."""
     last: dict[str, fx.Node] = {}
-    inside = {node: _modules(node) for node in nodes}
+    inside = {node: module_paths(node) for node in nodes}
     for node in nodes:
         for path in inside[node]:
             last[path] = node
     names: dict[fx.Node, str] = {}
     taken: set[str] = {"input", "features"}
     for node in nodes:
-        ended = [path for path in inside[node] if last[path] is node]
-        name = min(ended, key=len) if ended else ".".join([*inside[node][-1:], node.name])
+        ended = sorted((path for path in inside[node] if last[path] is node and path not in taken), key=len)
+        name = ended[0] if ended else ".".join([*inside[node][-1:], node.name])
         while name in taken:
             name = f"{name}.{node.name}"
         taken.add(name)
@@ -261,7 +372,7 @@ def _names(nodes: list[fx.Node]) -> dict[fx.Node, str]:
     return names
 
 
-def _modules(node: fx.Node) -> list[str]:
+def module_paths(node: fx.Node) -> list[str]:
     """Return the paths of the modules a node belongs to, outermost first, without the network itself."""
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]

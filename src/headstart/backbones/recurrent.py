@@ -162,11 +162,27 @@ class EmbeddingCut:
 
     def cut(self, point: EmbeddingCut) -> tuple[nn.Module, nn.Module]:
         """Return the two halves; their parameters are the network's own."""
-        return self.network.embedding, self.network.gru
+        return _Part(self.network, "embedding"), _Part(self.network, "gru")
 
     def segments(self, points: Sequence[EmbeddingCut]) -> list[nn.Module]:
-        """Return the network cut at all of these points, which are none or this one."""
-        return [self.network.embedding, self.network.gru] if points else [self.network]
+        """Return the network cut at this place, or whole."""
+        return list(self.cut(points[0])) if points else [self.network]
+
+    def blocks(self) -> list[EmbeddingCut]:
+        """Return the end of the first of the two blocks."""
+        return list(self.points)
+
+
+class _Part(nn.Module):
+    """A part under its own name, so that its parameters are called what the network calls them."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, network.get_submodule(name))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.get_submodule(self.name)(*inputs)
 
 
 def build_recurrent(architecture: Architecture) -> nn.Module:

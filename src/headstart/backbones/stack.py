@@ -1,17 +1,20 @@
 """Cut points of a transformers encoder: before each layer of its stack, and after the last.
 
-No architecture is named. The stack is the heaviest list of like modules. Each half is a shallow copy of the encoder
-that shares its parameters: the prefix keeps the first layers and taps what the next one would have been given; the
-suffix keeps the other layers and is given that in place of its embeddings. Every cut is tried when it is discovered,
-on rows of different length, and offered only if the two halves give exactly what the whole gives.
+No architecture is named. The stack is the heaviest list of like modules. A piece between two cuts is a shallow copy of
+the encoder that shares its parameters: it keeps some of the layers, is given the hidden state in place of its embeddings,
+and its last layer ends the pass. A part outside the stack belongs to the first piece that runs it; the others borrow it.
+Every cut is tried when it is discovered, on rows of different length, and offered only if the two halves give exactly
+what the whole gives.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -44,87 +47,98 @@ class _Reached(Exception):
         self.hidden = hidden
 
 
-class _Tap(nn.Module):
-    """Stands in a layer's place and ends the pass with what the layer returns; as the first, with what it is given.
+@functools.cache
+def _tapped(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return a kind of layer that ends the pass with what it returns."""
 
-    Other attributes are the layer's, which some encoders read.
-    """
+    class Tapped(kind):  # type: ignore[misc, valid-type]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            raise _Reached(_first(super().forward(*args, **kwargs)))
 
-    def __init__(self, layer: nn.Module, runs: bool) -> None:
+    return Tapped
+
+
+class _StandIn(nn.Module):
+    """Takes a part's place without owning its parameters; other attributes are the part's, which some encoders read."""
+
+    def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        self.runs = runs
-        self._original = [layer]  # in a list: a layer that does not run is no part of the prefix
-        if runs:
-            self.layer = layer
+        self._original = [original]  # in a list: its parameters do not belong to this piece
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattribute__("_original")[0], name)
+
+
+class _Wall(_StandIn):
+    """Stands in the first layer's place and ends the pass with what it is given."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.runs:
-            raise _Reached(_hidden(args, kwargs))
-        output = self.layer(*args, **kwargs)
-        raise _Reached(output[0] if isinstance(output, tuple) else output)
+        raise _Reached(_hidden(args, kwargs))
 
 
-class _Given(nn.Module):
-    """Stands in the embeddings' place and returns what it was given; other attributes are the embeddings'."""
+class _Borrowed(_StandIn):
+    """Runs a part that belongs to another piece."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._original[0](*args, **kwargs)
+
+
+class _Given(_StandIn):
+    """Stands in the embeddings' place and returns what it was given."""
 
     def __init__(self, original: nn.Module, others: tuple[Any, ...] | None) -> None:
-        super().__init__()
+        super().__init__(original)
         self.value: Tensor | None = None
         self.others = others
-        self._original = [original]  # in a list: its parameters do not belong to the suffix
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattribute__("_original")[0], name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.value if self.others is None else (self.value, *self.others)
 
 
-class _Prefix(nn.Module):
-    """Runs the layers before a cut. Texts: ``(input_ids, attention_mask)`` to ``(hidden, attention_mask)``."""
+class _Layers(nn.ModuleList):
+    """Some layers of a stack under their own numbers, so that parameters keep their names."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.network = network
+        for name, layer in layers.items():
+            self.add_module(name, layer)
 
-    def forward(self, *inputs: Tensor) -> Any:
-        try:
-            self.network(*inputs)
-        except _Reached as reached:
-            hidden = reached.hidden
-        return (hidden, *inputs[1:]) if len(inputs) > 1 else hidden
+    def __getitem__(self, place: Any) -> Any:
+        layers = list(self._modules.values())
+        return nn.ModuleList(layers[place]) if isinstance(place, slice) else layers[place]
 
 
-class _Suffix(nn.Module):
-    """Runs the layers after a cut. Texts: ``(hidden, attention_mask)`` to features; images: ``hidden`` to features."""
+class _Piece(nn.Module):
+    """Runs the layers between two cuts.
+
+    Texts: ``(input_ids, attention_mask)`` or ``(hidden, attention_mask)`` to ``(hidden, attention_mask)`` or features;
+    images: pixels or ``hidden`` to ``hidden`` or features.
+    """
 
     def __init__(self, network: nn.Module, given: list[_Given], input_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.network = network
+        self.encoder = network.get_submodule("encoder")
+        self._network = [network]  # in a list: all its parameters are the encoder's
         self.given = given  # a plain list: they are inside the network already
         self.input_shape = input_shape
-        self.takes_embeds = "inputs_embeds" in inspect.signature(network.get_submodule("encoder").forward).parameters
+        self.takes_embeds = "inputs_embeds" in inspect.signature(self.encoder.forward).parameters
 
-    def forward(self, hidden: Tensor, *inputs: Tensor) -> Any:
+    def forward(self, first: Tensor, *inputs: Tensor) -> Any:
         for stand_in in self.given:
-            stand_in.value = hidden
+            stand_in.value = first
         try:
-            return self._run(hidden, inputs)
+            return self._run(first, inputs) if self.given else self._network[0](first, *inputs)
+        except _Reached as reached:
+            return (reached.hidden, *inputs) if inputs else reached.hidden
         finally:
             for stand_in in self.given:
                 stand_in.value = None
 
     def _run(self, hidden: Tensor, inputs: tuple[Tensor, ...]) -> Any:
-        network: Any = self.network
+        network: Any = self._network[0]
         if not inputs:  # some encoders read the size of the image, none its pixels
             pixels = hidden.new_zeros((1,) * (len(self.input_shape) + 1)).expand(hidden.shape[0], *self.input_shape)
             return network.pool(network.encoder(pixel_values=pixels))
@@ -155,7 +169,9 @@ class LayerStack:
         self.network = network
         self.path = _heaviest_list(network.get_submodule("encoder"))
         self.layers = cast(nn.ModuleList, network.get_submodule(f"encoder.{self.path}"))
+        self._inputs = inputs
         self._input_shape = tuple(inputs[0].shape[1:])
+        self._beside = dict(_beside(network.get_submodule("encoder"), self.path))
         self._replaced: _Replaced = {}
         self.points: list[StackCut] = []
         with torch.no_grad():
@@ -169,12 +185,65 @@ class LayerStack:
 
     def cut(self, point: StackCut) -> tuple[nn.Module, nn.Module]:
         """Return the two halves; their parameters are the network's own, not copies."""
-        last = max(0, point.layer - 1)
-        tap = _Tap(self.layers[last], runs=point.layer > 0)
-        before = self._skeleton([*self.layers[:last], tap], {})
-        given = {path: _Given(part, others) for path, (part, others) in self._replaced.items()}
-        after = self._skeleton(list(self.layers[point.layer :]), given)
-        return _Prefix(before).eval(), _Suffix(after, list(given.values()), self._input_shape).eval()
+        prefix, suffix = self.segments([point])
+        return prefix, suffix
+
+    def segments(self, points: Sequence[StackCut]) -> list[nn.Module]:
+        """Return the network cut at all of these points, which come in order; parameters keep their names."""
+        places = [None, *(point.layer for point in points), None]
+        pieces = [self._piece(start, end, {}) for start, end in pairwise(places)]
+        owners = self._owners(pieces)
+        return [
+            self._piece(start, end, {path: part for path, part in self._beside.items() if owners[path] != place})
+            for place, (start, end) in enumerate(pairwise(places))
+        ]
+
+    def blocks(self) -> list[StackCut]:
+        """Return the ends of all blocks but the last: embeddings and layers.
+
+        The last layer has the end of the network with it, unless nothing there has parameters.
+        """
+        whole = self.segments([*self.points])[-1]
+        closes = self.points[-1].layer == len(self.layers) and next(whole.parameters(), None) is not None
+        return self.points[:-1] if closes else list(self.points)
+
+    def _piece(self, start: int | None, end: int | None, borrowed: dict[str, nn.Module]) -> nn.Module:
+        """Return the layers from ``start`` (None: the input) to ``end`` (None: the features)."""
+        layers: dict[str, nn.Module] = dict(list(self.layers.named_children())[start:end])
+        if end == 0:
+            layers = {"0": _Wall(self.layers[0])}
+        elif end is not None:
+            name, last = next(reversed(layers.items()))
+            layers[name] = tapped = _shallow(last)
+            tapped.__class__ = _tapped(type(last))  # type: ignore[arg-type]
+        replaced: dict[str, nn.Module] = {path: _Borrowed(part) for path, part in borrowed.items()}
+        given: list[_Given] = []
+        if start is not None:
+            given = [_Given(part, others) for part, others in self._replaced.values()]
+            replaced |= dict(zip(self._replaced, given, strict=True))
+        skeleton = self._skeleton(_Layers(layers), replaced, owns=start is None)
+        return _Piece(skeleton, given, self._input_shape).eval()
+
+    def _owners(self, pieces: list[nn.Module]) -> dict[str, int]:
+        """Return, for each part outside the stack, the first of the pieces that runs it; the last where none does."""
+        owners: dict[str, int] = {}
+        running = 0
+        handles = []
+        for path, part in self._beside.items():
+
+            def note(*_: Any, path: str = path) -> None:
+                owners.setdefault(path, running)
+
+            handles.append(part.register_forward_hook(note))
+        try:
+            with torch.no_grad():
+                values: Any = self._inputs
+                for running, piece in enumerate(pieces):  # noqa: B007 (read by the hooks)
+                    values = piece(*(values if isinstance(values, tuple) else (values,)))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {path: owners.get(path, len(pieces) - 1) for path in self._beside}
 
     def _observe(self, inputs: tuple[Tensor, ...]) -> Iterator[_Replaced]:
         """Run once; yield two guesses at the parts that make the first layer's input, which a suffix must not run.
@@ -189,7 +258,7 @@ class LayerStack:
             first.append(_hidden(args, kwargs))
 
         handles = [self.layers[0].register_forward_pre_hook(begin, with_kwargs=True)]
-        for path, part in _beside(self.network.get_submodule("encoder"), self.path):
+        for path, part in self._beside.items():
 
             def note(module: nn.Module, _: Any, output: Any, path: str = path) -> None:
                 if not first:
@@ -210,27 +279,33 @@ class LayerStack:
                 if path in paths
             }
 
-    def _skeleton(self, layers: list[nn.Module], replaced: dict[str, _Given]) -> nn.Module:
-        """Return a copy of the network with other layers; every other part is shared."""
+    def _skeleton(self, layers: nn.Module, replaced: dict[str, nn.Module], owns: bool) -> nn.Module:
+        """Return a copy of the network with other layers; every other part is shared.
+
+        Parameters
+        ----------
+        owns : bool
+            Whether parameters that lie on the way to the stack belong to this copy.
+        """
         root: nn.Module = _shallow(self.network)
-        root.encoder = parent = _shallow(self.network.get_submodule("encoder"))
+        root.encoder = parent = _shallow(self.network.get_submodule("encoder"), owns)
         *way, last = self.path.split(".")
         here = ""
         for step in ["", *way]:
             if step:
                 here = f"{here}.{step}".lstrip(".")
-                child = _shallow(getattr(parent, step))
+                child = _shallow(getattr(parent, step), owns)
                 setattr(parent, step, child)
                 parent = child
             for path, stand_in in replaced.items():
                 if path.rpartition(".")[0] == here:
                     setattr(parent, path.rpartition(".")[2], stand_in)
-        setattr(parent, last, nn.ModuleList(layers))
+        setattr(parent, last, layers)
         return root
 
     def _try(self, layer: int, inputs: tuple[Tensor, ...], whole: Tensor) -> StackCut | None:
         draft = StackCut(layer, f"{self.path}.{layer - 1}" if layer else "embeddings", (), 0)
-        prefix, suffix = self.cut(draft)
+        prefix, suffix = self._piece(None, layer, {}), self._piece(layer, None, {})
         try:
             halfway = prefix(*inputs)
             parts = halfway if isinstance(halfway, tuple) else (halfway,)
@@ -279,8 +354,11 @@ def _beside(encoder: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
     return parts
 
 
-def _shallow(module: nn.Module) -> Any:
-    """Return a module with the same parts, whose list of parts is its own."""
+def _shallow(module: nn.Module, owns: bool = True) -> Any:
+    """Return a module with the same parts, whose list of parts is its own; its own parameters may be left to another."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
+    if not owns:
+        twin.__dict__.update(twin._parameters)
+        twin._parameters = {}
     return twin
