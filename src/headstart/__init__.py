@@ -22,26 +22,32 @@ if TYPE_CHECKING:
     from headstart.model import Model as Model
     from headstart.model import Predictions as Predictions
     from headstart.model import load_model as load_model
+    from headstart.workflow import Comparison as Comparison
     from headstart.workflow import Ranking as Ranking
     from headstart.workflow import Run as Run
+    from headstart.workflow import compare as compare
     from headstart.workflow import evaluate as evaluate
     from headstart.workflow import fit as fit
     from headstart.workflow import rank as rank
+    from headstart.workflow import runs as runs
 
 __version__ = VERSION
 
 _HOMES = {
+    "Comparison": "headstart.workflow",
     "Model": "headstart.model",
     "Predictions": "headstart.model",
     "Ranking": "headstart.workflow",
     "Run": "headstart.workflow",
     "check_dataset": "headstart.data",
+    "compare": "headstart.workflow",
     "evaluate": "headstart.workflow",
     "fit": "headstart.workflow",
     "load_model": "headstart.model",
     "open_backbone": "headstart.backbones",
     "open_dataset": "headstart.data",
     "rank": "headstart.workflow",
+    "runs": "headstart.workflow",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

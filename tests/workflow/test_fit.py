@@ -55,6 +55,7 @@ def test_vectors_become_a_model_a_report_and_a_verdict(tmp_path: Path) -> None:
         "model",
         "run.toml",
         "quarantine.json",
+        "rungs.json",
         "test_predictions.csv",
     }
     report = json.loads((run.folder / "report.json").read_text())

@@ -59,8 +59,15 @@ def fit(
     group: Group = None,
     split: SplitColumn = None,
     task: TaskKindOption = "auto",
-    goal: Annotated[str | None, typer.Option(help='Requirement, such as "macro_f1 >= 0.95".')] = None,
+    goal: Annotated[
+        str | None, typer.Option(help='Requirement, such as "macro_f1 >= 0.95"; rungs are climbed until it is met.')
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time limit, such as 10m.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="auto, head, or one way to fine-tune: last-stages, full, lora, ..., search.")
+    ] = "auto",
+    max_size: Annotated[str | None, typer.Option(help="Largest saved model, such as 20MB.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Most memory while training, such as 4GB.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME when left out.")] = None,
     backbone: BackboneOption = None,
     head: Annotated[str, typer.Option(help="auto, or a head's name.")] = "auto",
@@ -95,6 +102,9 @@ def fit(
             task=task,
             goal=goal,
             budget=budget,
+            strategy=strategy,
+            max_size=max_size,
+            max_memory=max_memory,
             backbones=_names(backbone),
             head=head,
             class_weight=class_weight,  # type: ignore[arg-type]
@@ -229,6 +239,41 @@ def evaluate(
 
 
 @app.command()
+def runs(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Only runs below this folder; all that are known when left out.")
+    ] = None,
+) -> None:
+    """List finished runs, newest first.
+
+    Example: headstart runs
+    """
+    from headstart.workflow import runs as list_runs
+
+    print(list_runs(folder))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="Run folder, or a name that `headstart runs` lists.")],
+    b: Annotated[str, typer.Argument(help="Another one, tested on the same rows.")],
+    metric: Annotated[str | None, typer.Option(help="What to test; that of the first run when left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+) -> None:
+    """Set two runs side by side, with a paired test.
+
+    Example: headstart compare runs/photos runs/photos-2
+    """
+    from headstart.core.files import write_json
+    from headstart.workflow import compare as run_compare
+
+    result = run_compare(a, b, metric=metric)
+    print(result)
+    if out is not None:
+        write_json(out, result.to_dict())
+
+
+@app.command()
 def backbones() -> None:
     """List base models."""
     from headstart.catalog import describe
@@ -300,7 +345,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except KeyboardInterrupt:
-        print("headstart: interrupted; what was cached is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "headstart: interrupted; features, heads and the last checkpoint are kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

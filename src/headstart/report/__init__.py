@@ -16,12 +16,14 @@ from headstart.report.data import (
     TrainingCurves,
 )
 from headstart.report.page import render_rank, render_report, write_rank_report, write_report
+from headstart.report.rungs import Climb, RungLine, RungStatus, StoppedBy
 
 __all__ = [
     "RANK_SCHEMA",
     "REPORT_SCHEMA",
     "Baseline",
     "Candidate",
+    "Climb",
     "Cost",
     "Goal",
     "HeadSummary",
@@ -30,7 +32,10 @@ __all__ = [
     "ReportData",
     "RowCounts",
     "RowExample",
+    "RungLine",
+    "RungStatus",
     "RuntimeSummary",
+    "StoppedBy",
     "TrainingCurves",
     "rank_json",
     "render_rank",

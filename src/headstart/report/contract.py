@@ -8,6 +8,10 @@
     candidates[].{backbone,score,cost}    base models considered; cost in CPU seconds
     cost.{cpu_seconds,wall_seconds,from_cache}   of the whole run; from_cache in rows
     versions.<library>                    what it ran on
+    rungs[].{number,name,title,status,decision,reason,expected,value,low,high,cpu_seconds,wall_seconds,kept}   what was tried
+    climb.{metric,judging_rows,stopped,reason,optimism,refit}   how the climb was judged and why it ended
+    negative_transfer                     a sentence where a baseline without transfer beats the model, else ""
+    model.{size_bytes,peak_memory_bytes,latency_seconds}   measured; null where it was not
 
 A figure that is undefined is left out, never NaN. `REPORT_SCHEMA` says all of it as a JSON schema.
 """
@@ -22,8 +26,9 @@ import numpy as np
 
 from headstart.evaluation import Evaluation
 from headstart.report.data import Baseline, Candidate, Cost, HeadSummary, RankData, ReportData
+from headstart.report.rungs import Climb
 
-__all__ = ["RANK_SCHEMA", "REPORT_SCHEMA", "clean_text", "rank_json", "report_json"]
+__all__ = ["RANK_SCHEMA", "REPORT_SCHEMA", "RUNGS_SCHEMA", "clean_text", "rank_json", "report_json", "rungs_json"]
 
 
 def clean_text(text: str) -> str:
@@ -93,11 +98,26 @@ def report_json(data: ReportData) -> dict[str, Any]:
         "findings": [finding.to_dict() for finding in data.findings],
         "runtime": None if data.runtime is None else data.runtime.label,
         "notes": [*data.evaluation.notes, *data.notes],
+        "rungs": [] if data.climb is None else [line.to_dict() for line in data.climb.rungs],
+        "climb": None if data.climb is None else {k: v for k, v in data.climb.to_dict().items() if k != "rungs"},
+        "negative_transfer": data.negative_transfer,
+        "model": {
+            "size_bytes": data.size_bytes,
+            "peak_memory_bytes": data.memory_bytes,
+            "latency_seconds": data.latency_seconds,
+        },
+        "test_digest": data.test_digest,
+        "training_curves": [vars(curves) for curves in data.training_curves],
         "versions": dict(data.versions),
         "command": data.command,
         "config": data.config_toml,
     }
     return dict(_plain(value))
+
+
+def rungs_json(climb: Climb, *, finished: bool) -> dict[str, Any]:
+    """Return what ``rungs.json`` holds: the climb, and whether its run came to its end."""
+    return dict(_plain({"format": "headstart rungs 1", "finished": finished, **climb.to_dict()}))
 
 
 def rank_json(data: RankData) -> dict[str, Any]:
@@ -221,6 +241,63 @@ _SHARED: dict[str, Any] = {
     "notes": {"type": "array", "items": _TEXT},
 }
 
+_RUNG = {
+    "type": "object",
+    "required": [
+        *("number", "name", "title", "backbone", "status", "decision", "reason", "expected", "value", "low", "high"),
+        *("cpu_seconds", "wall_seconds", "kept"),
+    ],
+    "properties": {
+        "number": _COUNT,
+        "name": {"enum": ["head", "base-model", "partial", "full", "search", "asked"]},
+        "title": _TEXT,
+        "backbone": _TEXT,
+        "status": {"enum": ["tried", "skipped", "failed", "cut-off"]},
+        "decision": {"enum": ["go", "stop", ""]},
+        "reason": _TEXT,
+        "expected": _MAYBE_NUMBER,
+        "expected_why": _TEXT,
+        "worth": _MAYBE_NUMBER,
+        "value": _MAYBE_NUMBER,
+        "low": _MAYBE_NUMBER,
+        "high": _MAYBE_NUMBER,
+        "held_out": _MAYBE_NUMBER,
+        "paired": {"type": ["object", "null"]},
+        "cpu_seconds": _NUMBER,
+        "wall_seconds": _NUMBER,
+        "memory_bytes": _MAYBE_NUMBER,
+        "size_bytes": _MAYBE_NUMBER,
+        "latency_seconds": _MAYBE_NUMBER,
+        "kept": {"type": "boolean"},
+        "settings": {"type": "object"},
+        "tries": {"type": "array", "items": {"type": "object"}},
+        "notes": {"type": "array", "items": _TEXT},
+    },
+}
+_CLIMB: dict[str, Any] = {
+    "metric": _TEXT,
+    "judging_rows": _COUNT,
+    "stopped": {"enum": ["goal", "budget", "not-worth-it", "limits", "last-rung", "no-goal", "asked"]},
+    "reason": _TEXT,
+    "optimism": _NUMBER,
+    "refit": _TEXT,
+    "goal": _MAYBE_NUMBER,
+}
+
+RUNGS_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "headstart rungs",
+    "type": "object",
+    "required": ["format", "finished", *_CLIMB, "rungs"],
+    "properties": {
+        **_CLIMB,
+        "format": _TEXT,
+        "finished": {"type": "boolean"},
+        "rungs": {"type": "array", "items": _RUNG},
+    },
+}
+"""JSON schema of ``rungs.json``."""
+
 REPORT_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "headstart report",
@@ -237,6 +314,10 @@ REPORT_SCHEMA: dict[str, Any] = {
         "verdict": _TEXT,
         "transfer_helped": {"enum": [True, False, "unclear"]},
         "cost": _COST,
+        "rungs": {"type": "array", "items": _RUNG},
+        "climb": {"type": ["object", "null"], "properties": _CLIMB},
+        "negative_transfer": _TEXT,
+        "model": {"type": "object", "additionalProperties": _MAYBE_NUMBER},
     },
 }
 """JSON schema of ``report.json``; more properties than it names are allowed."""

@@ -22,6 +22,7 @@ from headstart.evaluation.verdict import Verdict
 
 if TYPE_CHECKING:
     from headstart.data.findings import Finding
+    from headstart.report.rungs import Climb
 
 __all__ = [
     "Baseline",
@@ -249,7 +250,9 @@ class ReportData:
 
     Only the first seven fields are needed. ``targets_n`` and ``predictions_n`` are for regression: test targets and
     predictions, shape (n,). ``class_rows`` counts the training rows of every class. ``order_confidence`` is the share
-    of bootstrap draws that keep the best candidate first.
+    of bootstrap draws that keep the best candidate first. ``climb`` is what was tried; ``negative_transfer`` says in a sentence
+    what beats the model without transfer, and is empty where nothing does. ``size_bytes``, ``memory_bytes`` and
+    ``latency_seconds`` are measured: of the saved model, the process's peak, one row. ``test_digest`` names the test rows.
     """
 
     title: str
@@ -283,6 +286,12 @@ class ReportData:
     config_toml: str = ""
     created: str = ""
     notes: Sequence[str] = ()
+    climb: Climb | None = None
+    negative_transfer: str = ""
+    size_bytes: int | None = None
+    memory_bytes: float | None = None
+    latency_seconds: float | None = None
+    test_digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,12 @@ class FitConfig:
         Requirement, such as ``"macro_f1 >= 0.95"``; judged on validation predictions, reported on test rows too.
     budget : str, optional
         Wall-clock limit, such as ``"10m"``.
+    strategy : str
+        How far the base model may be changed. ``"auto"``: with a goal, rung after rung until it is met; without one, a
+        solved head. ``"head"``: never. ``"last-stages"``, ``"full"``, ``"layerwise-decay"``, ``"gradual-unfreezing"``,
+        ``"lp-ft"``, ``"lora"`` (a number may follow: ``"last-stages:2"``) or ``"search"``: this and no other.
+    max_size, max_memory : str, optional
+        Most bytes of the saved model (``"20MB"``), and of the process's memory (``"4GB"``).
     backbones : tuple of str
         Base models to choose from; empty for every one that is at hand.
     head : str
@@ -58,6 +64,9 @@ class FitConfig:
     task: str = "auto"
     goal: str | None = None
     budget: str | None = None
+    strategy: str = "auto"
+    max_size: str | None = None
+    max_memory: str | None = None
     backbones: tuple[str, ...] = ()
     head: str = "auto"
     class_weight: Literal["none", "balanced"] = "none"

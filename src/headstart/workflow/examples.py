@@ -12,7 +12,7 @@ from headstart.core.tasks import Task
 from headstart.data import Dataset, thumbnail
 from headstart.evaluation import suspect_labels
 from headstart.features import Features
-from headstart.heads import LinearHead
+from headstart.heads import Head
 from headstart.model import Model, Predictions
 from headstart.report import HeadSummary, NoveltySummary, RowExample
 
@@ -46,7 +46,7 @@ def _wrong(task: Task, targets: Any, scores: Any) -> tuple[Any, Any]:
     return miss_nk.any(1), np.where(miss_nk, np.maximum(scores, 1 - scores), 0).max(1)
 
 
-def held_out_scores(head: LinearHead, num_rows: int) -> NDArray[Any]:
+def held_out_scores(head: Head, num_rows: int) -> NDArray[Any]:
     """Return what the head says of its own training rows, each left out, averaged over the views of a row."""
     held_out = head.validation_predictions
     assert held_out is not None
@@ -91,7 +91,7 @@ def novelty_summary(rows: Dataset, predictions: Predictions, model: Model) -> No
     return NoveltySummary(len(flagged), len(rows), rule, examples)
 
 
-def head_summary(head: LinearHead) -> HeadSummary:
+def head_summary(head: Head) -> HeadSummary:
     """Return which head was chosen, why, and the penalties that were searched."""
     report = head.report
     path = report.get("path") or []

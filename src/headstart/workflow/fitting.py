@@ -1,9 +1,11 @@
 """`fit`: labelled rows become a proven model.
 
-    open, check, split -> choose a base model -> extract once -> solve the head -> goal met? else the next base model
-    -> baselines -> open the sealed test rows, once -> verdict, report, model
+    open, check, split -> rank base models -> climb: solved head, better base models, fine-tuning, search -> baselines
+    -> open the sealed test rows, once -> verdict, report, model
 
-Everything up to the last arrow sees training rows only; test rows are embedded without labels.
+Everything up to the last arrow sees training rows only; test rows are embedded without labels. Which rungs there are depends on
+what was asked: without a goal the solved head alone, with one rung after rung (`headstart.workflow.ladder`), with a named
+strategy that strategy after the head.
 """
 
 from __future__ import annotations
@@ -11,20 +13,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from headstart.backbones import Backbone
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, ConfigError, HeadstartError
+from headstart.core.files import write_json
 from headstart.core.preprocessing import View
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
+from headstart.evaluation import CurvePoint, default_metric
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.methods import FeatureExtraction
-from headstart.metrics import compute_metrics
 from headstart.model import Model
-from headstart.report import Candidate
+from headstart.report import Candidate, Climb
+from headstart.report.contract import rungs_json
 from headstart.workflow.baselines import (
     BaselineScores,
     majority_baseline,
@@ -34,18 +38,26 @@ from headstart.workflow.baselines import (
 )
 from headstart.workflow.candidates import open_candidates, stratified_rows
 from headstart.workflow.config import FitConfig, make_config
+from headstart.workflow.curve import head_curve
 from headstart.workflow.estimate import announce_plan
-from headstart.workflow.examples import held_out_scores
 from headstart.workflow.finishing import Finished, finish
 from headstart.workflow.goal import Goal, parse_budget, parse_goal
+from headstart.workflow.head_rungs import HeadRung, HeadSettings, LostRows
+from headstart.workflow.judging import choose_rows
+from headstart.workflow.ladder import Climbed, Clock, Ladder, Rung, Standing, with_deadline
+from headstart.workflow.limits import Limits, parse_size
 from headstart.workflow.preflight import Prepared, prepare
 from headstart.workflow.ranking import Scored, rank_backbones, score_features
 from headstart.workflow.run import Run, check_out, free_folder
+from headstart.workflow.searching import SearchRung
+from headstart.workflow.tuning_rungs import TuningRung
+from headstart.workflow.unfinished import Unfinished
 
 __all__ = ["fit"]
 
 _RANK_ROWS = 500
 _SCORE_ROWS = 1500
+_FULL = "layerwise-decay:0.75"
 
 
 def fit(
@@ -71,7 +83,7 @@ def fit(
     classes : sequence of str, optional
         Class names in the order wanted.
     out : path, optional
-        Folder of the run; ``runs/NAME`` when left out.
+        Folder of the run; ``runs/NAME`` when left out. A run that was killed goes on when it is asked for again.
     backbones : sequence, optional
         Base models to choose from: names, paths or Backbones. All that are at hand when left out.
     config : FitConfig, optional
@@ -82,7 +94,8 @@ def fit(
         Where the lines go; standard error when left out.
     **options
         Fields of `FitConfig`: ``text``, ``image``, ``label``, ``group``, ``split``, ``task``, ``goal``, ``budget``,
-        ``head``, ``class_weight``, ``views``, ``scratch``, ``runtime``, ``test``, ``seed``.
+        ``strategy``, ``max_size``, ``max_memory``, ``head``, ``class_weight``, ``views``, ``scratch``, ``runtime``,
+        ``test``, ``seed``.
 
     Returns
     -------
@@ -99,118 +112,194 @@ def fit(
     ]
     config = config or make_config({**options, "backbones": tuple(names)})
     progress = progress or Progress()
-    clock = _Clock(parse_budget(config.budget))
+    clock = Clock(parse_budget(config.budget))
+    limits = _limits(config)
+    check_strategy(config.strategy)
     extra = {name: value for name, value in (("labels", labels), ("classes", classes)) if value is not None}
-    folder = check_out(Path(out)) if out is not None else free_folder(_title(source))
+    place = str(source) if isinstance(source, (str, Path)) else "memory"
+    command = {"source": place, **asdict(config), "backbones": list(config.backbones)}
+    known = command if place != "memory" else None
+    folder = check_out(Path(out)) if out is not None else free_folder(_title(source), known)
     prepared = prepare(source, config, progress, **extra)
     assert prepared.train.task is not None
     goal = None if config.goal is None else parse_goal(config.goal, prepared.train.task)
-    job = _Fit(prepared, config, goal, clock, store, progress)
-    tried = job.climb(backbones or config.backbones)
-    baselines = job.baselines(tried)
-    return finish(
+    limits = limits if goal is None else limits.tightened(goal.limits)
+    job = _Fit(prepared, config, goal, limits, clock, store, progress, folder, command)
+    try:
+        climbed = job.climb(backbones or config.backbones)
+    except LostRows as lost:
+        prepared = _without_lost(prepared, lost)
+        job = _Fit(prepared, config, goal, limits, clock, store, progress, folder, command)
+        climbed = job.climb(backbones or config.backbones)
+    climbed, model = job.final_model(climbed)
+    baselines = job.baselines(climbed)
+    run = finish(
         Finished(
-            source=str(source) if isinstance(source, (str, Path)) else "memory",
+            source=place,
             title=_title(source),
             config=config,
             goal=goal,
+            limits=limits,
             prepared=prepared,
-            model=tried.model,
-            train_features=tried.features,
-            test_features=job.test_features(tried.model.backbone),
-            candidates=job.candidate_lines(tried),
+            model=model,
+            climbed=climbed,
+            curve=job.curve(climbed),
+            test_features=job.test_features(model),
+            candidates=job.candidate_lines(climbed),
             baselines=baselines,
             cpu_seconds=time.process_time() - clock.cpu_started,
-            wall_seconds=time.perf_counter() - clock.started,
+            wall_seconds=clock.earlier + time.perf_counter() - clock.started,
             progress=progress,
             notes=tuple(job.notes),
         ),
         folder,
     )
+    job.unfinished.clear()
+    return run
+
+
+def check_strategy(name: str) -> None:
+    """Refuse a strategy that there is not, before any work."""
+    if name in {"auto", "head", "search"}:
+        return
+    from headstart.training.strategies import read_strategy
+
+    try:
+        read_strategy(name)
+    except HeadstartError as error:
+        raise ConfigError(f"fit: {error} Or auto, head, search.") from error
+
+
+def _limits(config: FitConfig) -> Limits:
+    size = math.inf if config.max_size is None else parse_size(config.max_size, "max_size")
+    memory = math.inf if config.max_memory is None else parse_size(config.max_memory, "max_memory")
+    return Limits(size=size, memory=memory)
 
 
 def _title(source: Any) -> str:
     return Path(source).resolve().stem if isinstance(source, (str, Path)) else "data"
 
 
-@dataclass
-class _Clock:
-    """Time spent against the budget."""
-
-    budget: float
-
-    def __post_init__(self) -> None:
-        self.started, self.cpu_started = time.perf_counter(), time.process_time()
-
-    @property
-    def left(self) -> float:
-        return self.budget - (time.perf_counter() - self.started)
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """One base model carried through to a head, judged on predictions made without the row they are for."""
-
-    model: Model
-    features: Features
-    validation: dict[str, float]
+def _without_lost(prepared: Prepared, lost: LostRows) -> Prepared:
+    """Return what was prepared without training rows that turned out to be unreadable after the check."""
+    groups = prepared.train_groups
+    return replace(
+        prepared,
+        train=prepared.train.subset(lost.kept),
+        train_groups=None if groups is None else groups[lost.kept],
+        quarantine=(*prepared.quarantine, *lost.failures),
+    )
 
 
 class _Fit:
-    """The rungs of one run."""
+    """One run up to the sealed test rows."""
 
     def __init__(
         self,
         prepared: Prepared,
         config: FitConfig,
         goal: Goal | None,
-        clock: _Clock,
+        limits: Limits,
+        clock: Clock,
         store: FeatureStore | bool | None,
         progress: Progress,
+        folder: Path,
+        command: dict[str, Any],
     ) -> None:
-        self.prepared, self.config, self.goal = prepared, config, goal
-        self.clock, self.store, self.progress = clock, store, progress
+        self.prepared, self.config, self.goal, self.limits = prepared, config, goal, limits
+        self.clock, self.store, self.progress, self.folder = clock, store, progress, folder
         self.train = prepared.train
         assert self.train.task is not None and self.train.targets is not None
         self.task: Task = self.train.task
+        self.metric = goal.metric if goal is not None else default_metric(self.task)
         self.views = (View(),) if config.views == 1 or self.train.modality != "image" else (View(), View(flip=True))
-        self.method = FeatureExtraction(
-            config.head,
-            "balanced" if config.class_weight == "balanced" else None,
-            self.views,
-            config.seed,
-            memo=store is not False,
-        )
         self.ranked: list[Scored] = []
         self.failed: dict[str, str] = {}
         self.notes: list[str] = []
+        self.unfinished = Unfinished(folder if self.tunes else None, command, progress)
+        self.settings = HeadSettings(
+            self.train,
+            FeatureExtraction(
+                config.head,
+                "balanced" if config.class_weight == "balanced" else None,
+                self.views,
+                config.seed,
+                memo=store is not False,
+            ),
+            self.views,
+            config.runtime,
+            prepared.train_groups,
+            store,
+            limits,
+        )
+        self._curves: dict[int, Sequence[CurvePoint]] = {}
+        self.standing: Standing | None = None
 
-    def climb(self, wanted: Sequence[str | Path | Backbone]) -> _Tried:
-        """Try base models, best first, until the goal is met or there is no reason to go on."""
+    @property
+    def named(self) -> bool:
+        """Whether the user named a way to fine-tune."""
+        return self.config.strategy not in {"auto", "head"}
+
+    @property
+    def tunes(self) -> bool:
+        """Whether rungs beyond the solved head may run."""
+        if self.train.modality == "vector":
+            return False
+        return self.named or (self.goal is not None and self.config.strategy == "auto")
+
+    @property
+    def reserve(self) -> float:
+        """Seconds of the budget kept for the baselines and the report."""
+        if not math.isfinite(self.clock.budget):
+            return 0.0
+        return 2.0 + (0.0 if self.config.scratch == "off" else min(30.0, 0.15 * self.clock.budget))
+
+    def climb(self, wanted: Sequence[str | Path | Backbone]) -> Climbed:
+        """Try rung after rung."""
         opened, left_out = open_candidates(wanted, self.train, self.progress)
         self.failed |= left_out
+        if self.named and self.train.modality == "vector":
+            raise ConfigError(
+                f"fit: strategy {self.config.strategy!r} trains a base model, but the rows are features already; leave it out."
+            )
         order = self._rank(opened) if len(opened) > 1 else opened
         announce_plan(self.prepared, order[0], self.views, self.config, self.store, self.progress)
-        best: _Tried | None = None
-        for number, backbone in enumerate(order):
-            tried = self._try(backbone)
-            if best is None or self._better(tried, best):
-                best = tried
-            if self.goal is None or self.goal.met_by(best.validation):
-                break
-            shown = ", ".join(
-                f"{r.metric} {best.validation.get(r.metric, math.nan):.4g}" for r in self.goal.requirements
-            )
-            self.progress.say(f"goal {self.goal.text} not met on validation predictions ({shown})")
-            if number + 1 < len(order) and self.clock.left <= 0:
-                self._note(
-                    f"The budget of {self.config.budget} was spent before {order[number + 1].name} could be tried."
-                )
-                break
-        assert best is not None
-        return best
+        self.clock.earlier = self.unfinished.begin(self.train)
+        groups = self.prepared.train_groups
+        judging = choose_rows(self.train, groups, self.metric, seed=self.config.seed, all_rows=not self.tunes)
+        standing = Standing(judging, self.clock, self.progress)
+        standing.curve = lambda: self._curve(standing)
+        self.standing = standing
+        ladder = Ladder(
+            standing, self.goal, self.limits, reserve=self.reserve, on_change=self._write_rungs if self.tunes else None
+        )
+        return ladder.climb(self._rungs(order))
 
-    def baselines(self, tried: _Tried) -> list[BaselineScores]:
+    def final_model(self, climbed: Climbed) -> tuple[Climbed, Model]:
+        """Return the model to deliver: a fine-tuned one is made again from all training rows if the budget allows."""
+        best = climbed.best
+        if best.refit is None:
+            return climbed, best.model
+        kept = next(line for line in climbed.climb.rungs if line.kept)
+        judging = len(climbed.climb.rungs) and climbed.climb.rows
+        needed = kept.wall_seconds * len(self.train) / max(1, len(self.train) - judging)
+        room = self.clock.left - self.reserve
+        model, said = best.model, ""
+        if needed > room:
+            said = (
+                f"the model learnt from {len(self.train) - judging:,} of {len(self.train):,} training rows: making it again "
+                f"from all would take about {format_seconds(needed)}, and the budget left {format_seconds(max(room, 0))}"
+            )
+        else:
+            try:
+                model = best.refit(with_deadline(self.progress, self.clock.left))
+                said = f"made again from all {len(self.train):,} training rows by the same recipe"
+            except HeadstartError as error:
+                said = f"the model learnt from the rows that do not judge; making it again from all failed: {error}"
+        self.progress.say(said)
+        return replace(climbed, climb=replace(climbed.climb, refit=said)), model
+
+    def baselines(self, climbed: Climbed) -> list[BaselineScores]:
         """Train what the model has to beat; the test rows they answer for carry no labels."""
         config, rows = self.config, self.prepared.test_rows
         spent = time.process_time() - self.clock.cpu_started
@@ -222,7 +311,9 @@ class _Fit:
             return found
         found.append(raw_baseline(self.train, rows, self.prepared.train_groups, config.seed, self.progress))
         if config.scratch != "off":
-            seconds = math.inf if config.scratch == "full" else scratch_seconds(spent)
+            kept = next((line for line in climbed.climb.rungs if line.kept), None)
+            tuned = kept.cpu_seconds if kept is not None and climbed.best.refit is not None else 0.0
+            seconds = math.inf if config.scratch == "full" else max(scratch_seconds(spent), tuned)
             if self.clock.left < seconds and math.isfinite(self.clock.budget):
                 seconds = max(5.0, self.clock.left)
                 self._note(f"The budget left {format_seconds(seconds)} of CPU time for training from scratch.")
@@ -230,7 +321,7 @@ class _Fit:
                 scratch_baseline(
                     self.train,
                     rows,
-                    tried.model.backbone,
+                    climbed.head.model.backbone,
                     cpu_seconds=seconds,
                     seed=config.seed,
                     runtime=config.runtime,
@@ -240,23 +331,53 @@ class _Fit:
             )
         return found
 
-    def test_features(self, backbone: Backbone) -> Features:
+    def test_features(self, model: Model) -> Features:
         """Embed the test rows; their labels stay sealed."""
         return extract_features(
             self.prepared.test_rows,
-            backbone,
-            views=self.views,
+            model.backbone,
+            views=model.views,
             store=self.store,
             runtime=self.config.runtime,
             progress=self.progress,
         )
 
-    def candidate_lines(self, chosen: _Tried) -> list[Candidate]:
+    def curve(self, climbed: Climbed) -> Sequence[CurvePoint]:
+        """Return the learning curve of the best solved head."""
+        assert self.standing is not None
+        self.standing.head = climbed.head
+        return self.standing.curve()
+
+    def candidate_lines(self, climbed: Climbed) -> list[Candidate]:
         """Return every base model considered, best first, with what it cost; those that failed last, with the reason."""
-        scored = self.ranked or [self._scored(chosen.model.backbone, chosen.features)]
-        name = chosen.model.backbone.name
+        head = climbed.head
+        assert head.features is not None
+        scored = self.ranked or [self._scored(head.model.backbone, head.features)]
+        name = climbed.best.backbone
         lines = [replace(item.candidate, chosen=item.candidate.backbone == name) for item in scored]
         return lines + [Candidate(failed, note=reason) for failed, reason in self.failed.items()]
+
+    def _rungs(self, order: Sequence[Backbone]) -> list[Rung]:
+        """Return what may be tried, cheapest first. Without a goal the later rungs only say what they would bring."""
+        success = {item.backbone.name: item.success_n for item in self.ranked}
+        rungs: list[Rung] = [HeadRung(order[0], self.settings)]
+        if self.goal is not None and not self.named:
+            rungs += [HeadRung(one, self.settings, False, success, self.config.seed) for one in order[1:]]
+        shared: dict[str, Any] = {"reserve": self.reserve, "seed": self.config.seed}
+        if self.train.modality == "vector" or self.config.strategy == "head":
+            return rungs
+        if self.config.strategy == "search":
+            return [*rungs, SearchRung(self.settings, self.unfinished, **shared, forced=True)]
+        if self.named:
+            return [
+                *rungs,
+                TuningRung("asked", self.config.strategy, self.settings, self.unfinished, **shared, forced=True),
+            ]
+        rungs.append(TuningRung("partial", "", self.settings, self.unfinished, **shared))
+        rungs.append(TuningRung("full", _FULL, self.settings, self.unfinished, **shared))
+        if self.goal is not None:
+            rungs.append(SearchRung(self.settings, self.unfinished, **shared))
+        return rungs
 
     def _rank(self, opened: list[Backbone]) -> list[Backbone]:
         assert self.train.targets is not None
@@ -275,39 +396,33 @@ class _Fit:
             raise BackboneError(f"fit: every base model failed: {'; '.join(failed.values())}")
         return [item.backbone for item in self.ranked]
 
-    def _try(self, backbone: Backbone) -> _Tried:
-        features = extract_features(
-            self.train,
-            backbone,
-            views=self.views,
-            store=self.store,
-            runtime=self.config.runtime,
-            progress=self.progress,
-        )
-        assert self.train.targets is not None
-        targets = self.train.targets[features.kept]
-        groups = self.prepared.train_groups
-        with self.progress.stage("head", len(targets)) as stage:
-            model = self.method.fit(
-                backbone, features, targets, self.task, groups=None if groups is None else groups[features.kept]
-            )
-            stage.advance(len(targets))
-            stage.note = str(model.head.report.get("why", ""))
-        validation = compute_metrics(self.task, targets, held_out_scores(model.head, len(targets)))
-        return _Tried(model, features, validation)
-
     def _scored(self, backbone: Backbone, features: Features) -> Scored:
         assert self.train.targets is not None
         places = stratified_rows(self.train.targets[features.kept], self.task, _SCORE_ROWS, self.config.seed)
         part = replace(features, values_nd=features.values_nd[places], kept=features.kept[places])
         return score_features(backbone, part, self.train)
 
-    def _better(self, first: _Tried, second: _Tried) -> bool:
-        from headstart.metrics import find_metric
+    def _curve(self, standing: Standing) -> Sequence[CurvePoint]:
+        head = standing.head
+        assert head is not None and head.features is not None
+        if id(head) not in self._curves:
+            self._curves[id(head)] = head_curve(
+                self.train,
+                head.features,
+                self.prepared.train_groups,
+                head.model.head,
+                self.metric,
+                seed=self.config.seed,
+                progress=self.progress,
+            )
+        return self._curves[id(head)]
 
-        assert self.goal is not None
-        metric = find_metric(self.goal.metric)
-        return metric.better(first.validation[metric.name], second.validation[metric.name])
+    def _write_rungs(self, climb: Climb) -> None:
+        self.unfinished.spent(self.clock.earlier + time.perf_counter() - self.clock.started)
+        try:
+            write_json(self.folder / "rungs.json", rungs_json(climb, finished=False))
+        except OSError as error:
+            self.progress.say(f"{self.folder / 'rungs.json'} cannot be written: {error}")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -1,19 +1,21 @@
-"""What the user wants, parsed: ``"macro_f1 >= 0.95 and log_loss <= 0.2"`` and ``"10m"``."""
+"""What the user wants, parsed: ``"macro_f1 >= 0.95 and log_loss <= 0.2 and size <= 20MB"`` and ``"10m"``."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headstart.core.errors import ConfigError, GoalError
 from headstart.core.tasks import Task
 from headstart.metrics import find_metric, metrics_for
+from headstart.workflow.limits import LIMITS, Limits, parse_size, parse_time
 
 __all__ = ["Goal", "Requirement", "parse_budget", "parse_goal"]
 
 _REQUIREMENT = re.compile(r"\s*([A-Za-z][\w ]*?)\s*(>=|<=|>|<|=>|=<|≥|≤)\s*([-+]?[\d.]+(?:e-?\d+)?)\s*(%?)\s*")
+_LIMIT = re.compile(r"\s*([A-Za-z]+)\s*(>=|<=|>|<|=>|=<|≥|≤)\s*([\d.]+(?:e\d+)?\s*[A-Za-zµ]*)\s*")
 _UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hour": 3600.0, "hours": 3600.0}
 
 
@@ -37,7 +39,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Goal:
-    """Requirements that must all be met.
+    """Requirements that must all be met, and limits on what the model may need.
 
     Examples
     --------
@@ -48,9 +50,10 @@ class Goal:
 
     text: str
     requirements: tuple[Requirement, ...]
+    limits: Limits = field(default_factory=Limits)
 
     def met_by(self, metrics: Mapping[str, float]) -> bool:
-        """Return whether measured values meet every requirement."""
+        """Return whether measured values meet every requirement; limits are judged by `Limits.broken_by`."""
         return all(r.met_by(metrics.get(r.metric, math.nan)) for r in self.requirements)
 
     @property
@@ -66,6 +69,7 @@ def parse_goal(text: str, task: Task) -> Goal:
     ----------
     text : str
         ``METRIC >= NUMBER``, several joined by "and" or a comma. A number followed by ``%`` is a percentage.
+        Limits count as requirements: ``size <= 20MB``, ``memory <= 4GB``, ``latency <= 20ms``.
     task : Task
         Says which metrics there are.
 
@@ -82,7 +86,31 @@ def parse_goal(text: str, task: Task) -> Goal:
     parts = [part for part in re.split(r"\s+and\s+|,|;|&&?", text.strip()) if part.strip()]
     if not parts:
         raise GoalError('goal: name at least one metric and a value, for example "accuracy >= 0.95"; got nothing.')
-    return Goal(text.strip(), tuple(_requirement(part, text, task) for part in parts))
+    limits = Limits()
+    requirements = []
+    for part in parts:
+        limit = _limit(part)
+        if limit is None:
+            requirements.append(_requirement(part, text, task))
+        else:
+            limits = limits.tightened(limit)
+    if not requirements:
+        raise GoalError(
+            f'goal: {text.strip()!r} limits what a model needs but names no metric; add one, "accuracy >= 0.95".'
+        )
+    return Goal(text.strip(), tuple(requirements), limits)
+
+
+def _limit(part: str) -> Limits | None:
+    """Return the limit a part of a goal states, None where it is about a metric."""
+    match = _LIMIT.fullmatch(part)
+    if match is None or match[1].lower() not in LIMITS:
+        return None
+    name, sign, amount = match[1].lower(), match[2], match[3]
+    if sign in {">=", ">", "=>", "≥"}:
+        raise GoalError(f"goal: {part.strip()!r} asks for a larger {name}; turn the sign round.")
+    value = parse_size(amount, name) if LIMITS[name] == "bytes" else parse_time(amount, name)
+    return Limits(**{name: value})
 
 
 def _requirement(part: str, whole: str, task: Task) -> Requirement:

@@ -5,6 +5,8 @@ model/                      the model, `headstart.load_model` reads it
 run.toml                    recreates the run
 quarantine.json             every row left out, and everything `check` found
 test_predictions.csv        the sealed test rows, truth and answer
+rungs.json                  every rung that was tried, also of a run that has not ended
+unfinished/                 only while a run goes on, or after it was killed: what it goes on from
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from headstart.core.errors import ConfigError
+from headstart.evaluation import format_metric, metric_title
 from headstart.model import Model, Predictions
-from headstart.report import ReportData
+from headstart.report import Climb, ReportData
+from headstart.workflow.expectation import gain_text
+from headstart.workflow.unfinished import is_unfinished
 
 __all__ = ["Run", "free_folder"]
 
@@ -63,6 +68,11 @@ class Run:
             goal = self.report.goal
             met = "met" if goal.met else "not met"
             lines.append(f"Goal {goal.text}: {met}. {goal.note}".rstrip())
+        if self.report.negative_transfer:
+            lines.append(self.report.negative_transfer)
+        climb = self.report.climb
+        if climb is not None and len(climb.rungs) > 1:
+            lines.append(climb_text(climb))
         lines += [f"Report: {self.folder / 'report.html'}", f"Model:  {self.folder / 'model'}"]
         return "\n".join(lines)
 
@@ -70,11 +80,29 @@ class Run:
         return f"Run({str(self.folder)!r}: {self.verdict})"
 
 
-def free_folder(name: str, parent: Path = Path("runs")) -> Path:
-    """Return ``parent/name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
+def climb_text(climb: Climb) -> str:
+    """Return what was tried in a line: the figure of every rung, which one was kept, why it went no further."""
+    parts = [
+        f"{line.title} {format_metric(climb.metric, line.value)}{' (kept)' if line.kept else ''}"
+        for line in climb.tried
+    ]
+    waiting = [line for line in climb.rungs if line.status == "skipped" and line.expected is not None]
+    text = f"Tried, {metric_title(climb.metric)} on {climb.rows:,} rows held out: {', '.join(parts)}."
+    if climb.stopped == "no-goal":
+        text = ""
+    else:
+        text += f" Stopped: {climb.reason}."
+    if waiting:
+        line = max(waiting, key=lambda item: item.expected or 0.0)
+        text += f" Not tried: {line.title}, expected to bring {gain_text(climb.metric, line.expected or 0.0)}."
+    return text.strip()
+
+
+def free_folder(name: str, command: dict[str, Any] | None = None, parent: Path = Path("runs")) -> Path:
+    """Return ``parent/name``, or the first of ``name-2``, ``name-3``, ... that is free, or was begun by this very command."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.") or "run"
     folder, number = parent / plain, 2
-    while folder.exists():
+    while folder.exists() and not (command and is_unfinished(folder, command) and not (folder / "run.toml").exists()):
         folder, number = parent / f"{plain}-{number}", number + 1
     return folder
 
@@ -83,7 +111,8 @@ def check_out(folder: Path) -> Path:
     """Refuse an output folder that holds something other than an earlier run."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"fit: out must be a folder; {folder} is a file. Choose another name.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.toml").exists():
+    earlier = (folder / "run.toml").exists() or is_unfinished(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not earlier:
         raise ConfigError(f"fit: {folder} holds files that are no earlier run; choose another --out or empty it.")
     return folder
 

@@ -10,8 +10,10 @@ from headstart.report import RankData
 
 if TYPE_CHECKING:
     from headstart.workflow.applying import Assessment
+    from headstart.workflow.comparing import Comparison
+    from headstart.workflow.index import RunLine
 
-__all__ = ["evaluation_table", "rank_table", "text_table"]
+__all__ = ["comparison_table", "evaluation_table", "rank_table", "runs_table", "text_table"]
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -80,3 +82,54 @@ def evaluation_table(result: Assessment) -> str:
     if result.unreadable:
         lines.append(f"{result.unreadable:,} rows could not be read")
     return "\n".join([*lines, *result.evaluation.notes, *result.notes])
+
+
+def runs_table(lines: Sequence[RunLine]) -> str:
+    """Return finished runs, newest first: when, what was reached, with what, and at what cost."""
+    from headstart.core.progress import format_seconds
+    from headstart.evaluation import Interval
+
+    if not lines:
+        return "No finished runs are known; `headstart fit` makes one."
+    names = _short_names([line.folder for line in lines])
+    header = ["run", "when (UTC)", "metric", "value", "95 % interval", "transfer helped", "goal", "kept", "CPU", "size"]
+    rows = []
+    for name, line in zip(names, lines, strict=True):
+        known = line.value is not None and line.low is not None and line.high is not None
+        interval = Interval(line.value or 0.0, line.low or 0.0, line.high or 0.0)
+        rows.append(
+            [
+                name,
+                line.created[:16].replace("T", " "),
+                metric_title(line.metric),
+                format_metric(line.metric, line.value),
+                format_interval(line.metric, interval) if known else "",
+                {"true": "yes", "false": "no"}.get(line.transfer_helped, line.transfer_helped),
+                "" if line.goal_met is None else "met" if line.goal_met else "not met",
+                line.rung or line.backbone,
+                format_seconds(line.cpu_seconds),
+                f"{line.size_bytes / 1e6:.1f} MB" if line.size_bytes else "",
+            ]
+        )
+    return text_table(header, rows)
+
+
+def _short_names(folders: Sequence[str]) -> list[str]:
+    """Return how each folder can be typed here: relative where it lies below, else whole."""
+    from pathlib import Path
+
+    here = Path.cwd()
+    return [str(Path(one).relative_to(here)) if Path(one).is_relative_to(here) else one for one in folders]
+
+
+def comparison_table(result: Comparison) -> str:
+    """Return two runs side by side: the test first, then every metric, costs and the settings that differ."""
+    first, second = result.names
+    rows = [
+        [metric_title(name), format_metric(name, a), format_metric(name, b)] for name, (a, b) in result.metrics.items()
+    ]
+    rows += [[name, *values] for name, values in result.costs.items()]
+    lines = [str(result.verdict), text_table(["", first, second], rows)]
+    if result.settings:
+        lines.append(text_table(["settings that differ", first, second], [[k, *v] for k, v in result.settings.items()]))
+    return "\n\n".join([*lines, *result.notes])
