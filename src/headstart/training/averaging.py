@@ -24,9 +24,14 @@ __all__ = ["Average", "moving_tensors", "recompute_statistics"]
 
 
 def moving_tensors(network: Network) -> dict[str, Tensor]:
-    """Return the network's own tensors that training may change, by name: everything but what is frozen."""
-    frozen = network.frozen_names
-    return {name: tensor for name, tensor in network.state_dict().items() if name not in frozen}
+    """Return the network's own tensors that training may change, each once, by name: everything but what is frozen."""
+    frozen, seen = network.frozen_names, set[int]()
+    moving = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if name not in frozen and id(tensor) not in seen:
+            seen.add(id(tensor))  # a part that is used twice must not be averaged twice
+            moving[name] = tensor.detach()
+    return moving
 
 
 class Average:
