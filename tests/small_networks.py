@@ -16,7 +16,7 @@ __all__ = ["IMAGE_FAMILIES", "small_image_backbone", "small_text_backbone"]
 
 # family: timm's name, its arguments, pixels a side, a stage in the middle
 IMAGE_FAMILIES: dict[str, tuple[str, dict[str, Any], int, str]] = {
-    "resnet": ("resnet18", {}, 32, "layer2"),
+    "resnet": ("resnet18", {"channels": [8, 16, 24, 32]}, 32, "layer2"),
     "bottleneck": ("test_resnet", {}, 48, "layer2"),
     "vgg": ("vgg", {}, 32, "features.2"),
     "mobilenet": ("mobilenetv2_035", {}, 32, "blocks.3"),

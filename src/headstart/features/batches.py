@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from headstart.core.preprocessing import ImageTransform, View
 from headstart.data import Dataset, Finding, decode_image
 from headstart.features.engine import Batch
 
-__all__ = ["EXACT_TEXTS", "Job", "Tag", "image_batches", "padded_length", "text_batches", "unreadable"]
+__all__ = ["EXACT_TEXTS", "Job", "KeptPixels", "Tag", "image_batches", "padded_length", "text_batches", "unreadable"]
 
 _TEXTS_AHEAD = 4096
 _DECODED_TOGETHER = 4
@@ -49,6 +49,30 @@ class Tag(NamedTuple):
     key: str
 
 
+class KeptPixels:
+    """Decoded images in memory, up to a limit, for rows that are asked for again and again.
+
+    Parameters
+    ----------
+    max_bytes : float
+        Images beyond it are decoded each time.
+    """
+
+    def __init__(self, max_bytes: float) -> None:
+        self._left = max_bytes
+        self._kept: dict[Job, NDArray[np.uint8]] = {}
+
+    def get(self, job: Job) -> NDArray[np.uint8] | None:
+        """Return a row's pixels through a view, if they are kept."""
+        return self._kept.get(job)
+
+    def keep(self, job: Job, pixels: NDArray[np.uint8]) -> None:
+        """Keep them while there is room."""
+        if pixels.nbytes <= self._left:
+            self._left -= pixels.nbytes
+            self._kept[job] = pixels
+
+
 @dataclass(frozen=True)
 class _Decoded:
     tag: Tag
@@ -64,6 +88,7 @@ def image_batches(
     batch_rows: int,
     threads: int,
     on_failure: Callable[[int, Finding], None],
+    kept: KeptPixels | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield full batches of decoded images, in the order of ``jobs``; the last is padded with black.
 
@@ -79,11 +104,13 @@ def image_batches(
         Threads that decode, a few batches ahead of whoever takes the batches.
     on_failure : callable
         Told of every row that cannot be decoded, with the finding it becomes; the row is left out.
+    kept : KeptPixels, optional
+        Pixels decoded before. Rows then have no digest in their tag.
     """
     shape = (batch_rows, transform.height, transform.width, 3)
     pixels, tags = np.zeros(shape, np.uint8), list[Tag]()
     for item in _decode_ahead(
-        dataset, transform, jobs, views, threads, 2 * _DECODED_TOGETHER * threads + 2 * batch_rows
+        dataset, transform, jobs, views, threads, 2 * _DECODED_TOGETHER * threads + 2 * batch_rows, kept
     ):
         if isinstance(item, tuple):
             on_failure(*item)
@@ -104,16 +131,20 @@ def _decode_ahead(
     views: Sequence[View],
     threads: int,
     ahead: int,
+    kept: KeptPixels | None,
 ) -> Iterator[_Decoded | tuple[int, Finding]]:
     def decode(job: Job) -> _Decoded | tuple[int, Finding]:
+        if kept is not None and (known := kept.get(job)) is not None:
+            return _Decoded(Tag(job.row, job.view, ""), known)
         try:
             content = dataset.read(job.row)
             assert not isinstance(content, str)
-            # of the bytes in hand, not of those that were there when the data set was listed: a file may have changed
-            key = digest_bytes(content) if isinstance(content, bytes) else dataset.digest(job.row)
+            key = "" if kept is not None else _key(dataset, job.row, content)
             pixels = decode_image(content, transform, views[job.view])
         except UnreadableRow as error:
             return job.row, unreadable(dataset.ids[job.row], error)
+        if kept is not None:
+            kept.keep(job, pixels)
         return _Decoded(Tag(job.row, job.view, key), pixels)
 
     def decode_some(chunk: list[Job]) -> list[_Decoded | tuple[int, Finding]]:
@@ -132,6 +163,11 @@ def _decode_ahead(
             yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _key(dataset: Dataset, row: int, content: Any) -> str:
+    """Return the digest of the bytes in hand, not of those that were there when the data set was listed: a file may change."""
+    return digest_bytes(content) if isinstance(content, bytes) else dataset.digest(row)
 
 
 def unreadable(row: str, error: UnreadableRow) -> Finding:

@@ -36,7 +36,7 @@ from headstart.features.store import FeatureStore, Space
 from headstart.features.table import RowTable
 from headstart.features.writer import StoreWriter
 
-__all__ = ["Features", "extract_features"]
+__all__ = ["Features", "chosen_runtime", "exact_runtime", "extract_features", "feature_space"]
 
 _LOOKED_UP_AT_ONCE, _LARGE_LOOKED_UP_AT_ONCE = 2048, 64
 _PROBE_TEXTS = 8
@@ -168,6 +168,28 @@ def _check(
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
             raise ConfigError(f"extract_features: {name} is at least 1; got {value}.")
+
+
+def chosen_runtime(
+    dataset: Dataset,
+    part: FrozenPart,
+    *,
+    runtime: str = "auto",
+    store: FeatureStore | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> RuntimeChoice:
+    """Return what `extract_features` would compute these rows with; measured on the first of them if it is not known yet.
+
+    Raises
+    ------
+    ConfigError
+        If the wanted runtime cannot run this network.
+    DataError
+        If no row can be read.
+    """
+    want = exact_runtime(runtime) if part.exact else runtime
+    return _Extraction(dataset, part, (View(),), store, batch_size, threads or default_threads())._choose(want)
 
 
 def exact_runtime(runtime: str) -> str:
