@@ -118,7 +118,7 @@ def test_batch_normalisation_rests_unless_asked(network: Backbone, pictures: Dat
 def test_the_model_answers_as_the_trained_network_did(
     strategy: str, network: Backbone, pictures: Dataset, tmp_path: Path
 ) -> None:
-    done = FineTuning(strategy, config=SHORT).fit(pictures, network, store=False)
+    done = FineTuning(strategy, config=SHORT, runtime="torch-fp32").fit(pictures, network, store=False)
     model = done.model
     assert isinstance(model.head, NetworkHead) and done.validation_kept is not None
     with torch.no_grad():
@@ -175,6 +175,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(network: Back
     other = TrainingConfig(**{**vars(SHORT), "seed": 5})
     third = FineTuning("last-stages", config=other, validation=0.0).fit(pictures, network, store=False)
     assert digests[0] == digests[1] != third.model.backbone.weights_digest
+
+
+def test_kept_and_computed_activations_train_the_same_weights(network: Backbone, pictures: Dataset) -> None:
+    found = {
+        boundary: FineTuning(
+            "last-stages:2", config=SHORT, validation=0.0, boundary=boundary, runtime="torch-fp32"
+        ).fit(pictures, network, store=False)
+        for boundary in ("cached", "computed")
+    }
+    kept, computed = (done.model for done in found.values())
+    assert kept.backbone.weights_digest == computed.backbone.weights_digest != network.weights_digest
+    for name, array in kept.head.state().items():
+        np.testing.assert_array_equal(array, computed.head.state()[name])
 
 
 def test_terms_of_the_loss_are_named_or_given(network: Backbone, pictures: Dataset) -> None:

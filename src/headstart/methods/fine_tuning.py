@@ -67,6 +67,9 @@ class FineTuning:
         ``config`` says that nothing is chosen by them (``restore_best=False``), 0.15 otherwise.
     boundary : {"auto", "cached", "computed"}
         What a frozen prefix gives is kept and read back, or computed each time; "auto" decides by arithmetic.
+    runtime : str
+        What computes a frozen prefix: ``"auto"`` takes what is fastest here, ``"torch-fp32"`` is exact, so that kept and computed
+        activations train the same weights bit for bit.
     batch_norm : {"frozen", "train"}
         Whether batch normalisation of stages that train keeps the base model's statistics and scales, or learns new ones.
     temperature : float, optional
@@ -87,6 +90,7 @@ class FineTuning:
     views: tuple[View, ...] | None = None
     validation: float | None = None
     boundary: Literal["auto", "cached", "computed"] = "auto"
+    runtime: str = "auto"
     batch_norm: BatchNorm = "frozen"
     temperature: float | None = None
     seed: int = 0
@@ -179,6 +183,7 @@ class FineTuning:
             objectives=read_regularisers(self.regularisers),
             views=views,
             boundary=self.boundary,
+            runtime=self.runtime,
             batch_norm=self.batch_norm,
             temperature=self.temperature,
             seed=self.seed,

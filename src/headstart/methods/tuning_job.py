@@ -6,7 +6,6 @@ import contextlib
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,14 @@ from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
 from headstart.objectives import Objective, StochasticNormalisation, without_stochastic_normalisation
 from headstart.training import History, InputRows, TrainingConfig, TrainingRows, supervised_phase, train
+from headstart.training.boundary import boundary_rows
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.network import Network
 from headstart.training.plan import Plan
 from headstart.training.rows import Rows
 from headstart.training.strategies import Strategy, without_batch_norm
 
-__all__ = ["FineTuned", "TuningJob", "TuningSettings", "tuned_copy"]
+__all__ = ["FineTuned", "TuningJob", "TuningSettings"]
 
 Array = NDArray[Any]
 
@@ -98,7 +98,7 @@ class TuningSettings:
         Terms added to the task's loss.
     views : tuple of View
         Looks at training images.
-    boundary, batch_norm, temperature, seed
+    boundary, runtime, batch_norm, temperature, seed
         As in `headstart.methods.FineTuning`.
     """
 
@@ -107,23 +107,10 @@ class TuningSettings:
     objectives: tuple[Objective, ...]
     views: tuple[View, ...]
     boundary: str
+    runtime: str
     batch_norm: str
     temperature: float | None
     seed: int
-
-
-def tuned_copy(backbone: Backbone) -> Backbone:
-    """Return a copy whose weights are its own; what was remembered of the weights is forgotten."""
-    return _renewed(backbone, copy.deepcopy(backbone.module))
-
-
-def _renewed(backbone: Backbone, module: nn.Module) -> Backbone:
-    fresh = copy.copy(backbone)
-    for name in list(vars(fresh)):
-        if isinstance(getattr(type(fresh), name, None), cached_property):
-            del fresh.__dict__[name]
-    fresh.module = module.eval()
-    return fresh
 
 
 class TuningJob:
@@ -179,7 +166,7 @@ class TuningJob:
 
     def train(self, checkpoint: Path | None, store: FeatureStore | bool | None, progress: Progress | None) -> FineTuned:
         """Train, and return the model."""
-        tuned = tuned_copy(self.backbone)
+        tuned = self.backbone.copy()
         head = self._head()
         network = self._network(tuned, head)
         self.strategy.prepare(network, derive_seed(self.settings.seed, "strategy") % 2**31)
@@ -193,7 +180,7 @@ class TuningJob:
             features_nd, _ = _outputs(network, learning)
             validation = None if judging is None else _outputs(network, judging)
         head.module.eval()
-        tuned = _renewed(tuned, tuned.module)
+        tuned.refresh()
         tuned.source_head = None  # its answers are for features that are gone
         if plan.num_frozen == len(network.segments):
             tuned = self.backbone
@@ -248,11 +235,11 @@ class TuningJob:
         opened: list[Rows] = []
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            learning = self._inputs(network, tuned, plan, self.rows.learning, self.settings.views)
+            learning = self._inputs(network, tuned, plan, self.rows.learning, self.settings.views, store, progress)
             opened.append(learning)
             judging = None
             if self.rows.judging is not None:
-                judging = self._inputs(network, tuned, plan, self.rows.judging, (View(),))
+                judging = self._inputs(network, tuned, plan, self.rows.judging, (View(),), store, progress)
                 opened.append(judging)
             network.to(device)
             yield (
@@ -264,8 +251,31 @@ class TuningJob:
             for rows in opened:
                 rows.close()
 
-    def _inputs(self, network: Network, tuned: Backbone, plan: Plan, rows: Dataset, views: tuple[View, ...]) -> Rows:
-        return InputRows(rows, tuned, views=views if tuned.modality == "image" else (View(),))
+    def _inputs(
+        self,
+        network: Network,
+        tuned: Backbone,
+        plan: Plan,
+        rows: Dataset,
+        views: tuple[View, ...],
+        store: FeatureStore | bool | None,
+        progress: Progress | None,
+    ) -> Rows:
+        """Return rows as activations of what is frozen, which is the base model's, or as they are where nothing is."""
+        if plan.num_frozen == 0 or tuned.modality == "vector":
+            return InputRows(rows, tuned, views=views)
+        network.start = plan.num_frozen
+        return boundary_rows(
+            rows,
+            self.backbone,
+            network.names[plan.num_frozen - 1],
+            views,
+            epochs=self.settings.config.max_epochs,
+            cached={"auto": None, "cached": True, "computed": False}[self.settings.boundary],
+            runtime=self.settings.runtime,
+            store=store,
+            progress=progress,
+        )
 
     def _unit(self, rows: Dataset | None) -> Array:
         """Return targets in the unit the network answers in: numbers standardised, others as they are."""
