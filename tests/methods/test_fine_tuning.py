@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from headstart.backbones import Backbone, open_backbone, vector_backbone
+from headstart.catalog import resolve
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.tasks import Task
 from headstart.data import Dataset, open_dataset
 from headstart.features import FeatureStore, extract_features
 from headstart.heads import LinearHead, NetworkHead, fit_temperature, to_probabilities
 from headstart.methods import FineTuning
+from headstart.methods.regularisers import REGULARISERS
 from headstart.methods.tuning_job import cross_calibrated
 from headstart.model import load_model
 from headstart.objectives import BSS
@@ -139,6 +141,47 @@ def test_the_model_answers_as_the_trained_network_did(
     assert told["base_weights_digest"] == network.weights_digest and told["start"] == "solved"
     assert told["strategy"] == read_strategy(strategy).config()
     assert "fine-tuned with strategy" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def texts() -> Dataset:
+    """Return short texts; which of two words comes first decides the label."""
+    random = np.random.default_rng(0)
+    rows, labels = [], []
+    for _ in range(48):
+        words = [f"w{i}" for i in random.integers(4, 20, random.integers(3, 9))]
+        first, second = sorted(random.choice(len(words) + 1, 2, replace=False))
+        turned = bool(random.integers(2))
+        words.insert(second, "w1" if turned else "w2")
+        words.insert(first, "w2" if turned else "w1")
+        rows.append(" ".join(words))
+        labels.append("turned" if turned else "straight")
+    return open_dataset(rows, labels=labels)
+
+
+@pytest.mark.parametrize("strategy", ["last-stages:1", "layerwise-decay:0.5", "lora:2"])
+def test_text_encoders_are_tuned_and_saved_as_ordinary_ones(
+    strategy: str, encoder: Backbone, texts: Dataset, tmp_path: Path
+) -> None:
+    before = _tensors(encoder)
+    done = FineTuning(strategy, config=SHORT, runtime="torch-fp32").fit(texts, encoder, store=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.module.state_dict().items())
+    after = _tensors(done.model.backbone)
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    if strategy == "last-stages:1":
+        assert changed and all(".layer.2." in name for name in changed)
+    elif strategy == "lora:2":
+        assert changed and all(name.endswith(".weight") and after[name].ndim == 2 for name in changed)
+        assert not any("embeddings" in name or "LayerNorm" in name for name in changed)
+    else:
+        assert any("embeddings" in name for name in changed)
+    answers = done.model.predict(texts, store=False, runtime="torch-fp32").scores
+    loaded = load_model(done.model.save(tmp_path / "model"))
+    np.testing.assert_allclose(loaded.predict(texts, store=False, runtime="torch-fp32").scores, answers, atol=1e-6)
+    assert done.validation_scores is not None and done.validation_kept is not None
+    right = answers.argmax(1)[done.validation_kept] == done.validation_scores.argmax(1)
+    assert right.all()
 
 
 def test_features_of_the_tuned_network_have_a_place_of_their_own(
@@ -305,6 +348,10 @@ def test_a_module_of_ones_own_trains_but_saving_says_what_it_needs(network: Back
 def test_options_that_break_a_rule_are_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         FineTuning(**options)
+
+
+def test_regularisers_have_the_names_of_the_catalog() -> None:
+    assert {name: resolve(name, "objective") for name in REGULARISERS} == REGULARISERS
 
 
 def test_rows_that_cannot_be_learnt_from_are_refused(network: Backbone, pictures: Dataset) -> None:

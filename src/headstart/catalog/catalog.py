@@ -143,6 +143,12 @@ _METHODS = (
         "base model frozen, one pass over the rows, a head solved on their features",
     ),
     Entry(
+        "fine-tuning",
+        "method",
+        "headstart.methods.fine_tuning:FineTuning",
+        "some or all of the base model goes on learning, together with a head that starts as the solved one",
+    ),
+    Entry(
         "from-scratch",
         "method",
         "headstart.methods.from_scratch:FromScratch",
