@@ -1,0 +1,28 @@
+"""The worked examples on pictures, on small slices of real data with real weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pq_weights import decode_pq
+
+pytestmark = pytest.mark.golden
+
+
+def test_cats_and_dogs_with_a_frozen_resnet50(
+    example: Callable[[str], Any], shared_data: Path, shared_weights: Path, tmp_path: Path
+) -> None:
+    base = decode_pq(next((shared_weights / "imagenet").glob("resnet50_pqf.pq.safetensors")))
+    (species,) = example("cats_and_dogs_resnet50").main(
+        [
+            *(str(shared_data / "cats_vs_dogs"), "--base-model", str(base), "--pool", "mean"),
+            *("--rows", "48", "--test-rows", "40", "--epochs", "8", "--out", str(tmp_path)),
+        ]
+    )
+    assert [way.name for way in species.ways] == ["frozen network", "scratch", "raw", "majority"]
+    assert species.accuracy("frozen network") > 0.85
+    assert (tmp_path / "cats_and_dogs" / "report.html").is_file()
