@@ -1,6 +1,6 @@
 """Kill short trainings with SIGKILL at random moments, again and again, let them go on, and compare how they end.
 
-    python benchmarks/kills.py [--kills 100] [--no-store]
+    python benchmarks/kills.py [--trainings 100] [--no-store]
 
 Four recipes take turns; between them they use every kind of state a training has. Each training saves after every step or two, is
 killed at a random moment at least once (some several times: while it goes on, or while it writes), and goes on in a new process
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch._dynamo  # the first optimiser of a process imports it: seconds that would be spent in every child
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from headstart.core.digests import digest_array, digest_bytes
@@ -89,28 +90,32 @@ def named(network: Network, *starts: str) -> tuple[str, ...]:
 def recipe(name: str, network: Network, seed: int) -> dict[str, Any]:
     """Return the arguments of `train` that make a recipe."""
     common: dict[str, Any] = {"batch_size": 16, "max_epochs": 6, "seed": seed, "precision": "fp32", "threads": 1}
-    if name == "unfreezing":  # the head first, then from the top down
+    if name == "unfreezing":  # the head first, then from the top down, with a rate so high that patience ends it
         config = TrainingConfig(
             optimiser="sgd",
             nesterov=True,
-            learning_rate=0.05,
-            ema=0.9,
-            mixup=0.4,
+            learning_rate=2.0,
+            schedule="constant",
+            clip=None,
+            ema=0.5,
+            mixup=0.1,
             patience=2,
             label_smoothing=0.1,
-            **common,
+            **common | {"max_epochs": 8},
         )
         groups = (
             ParameterGroup(named(network, "heads")),
-            ParameterGroup(named(network, "segments.1"), rate=0.5, begins=0.3),
-            ParameterGroup(named(network, "segments.0"), rate=0.1, begins=0.6),
+            ParameterGroup(named(network, "segments.1"), rate=0.5, begins=0.1),
+            ParameterGroup(named(network, "segments.0"), rate=0.1, begins=0.3),
         )
         return {"config": config, "plan": Plan(groups)}
     if name == "averaging":  # equal averages late, balanced sampling, steps in pieces
-        config = TrainingConfig(swa=0.5, balance="sampling", accumulate=2, cutmix=1.0, **common)
+        config = TrainingConfig(
+            learning_rate=0.02, swa=0.5, restore_best=False, balance="sampling", accumulate=2, cutmix=1.0, **common
+        )
         return {"config": config}
     if name == "teacher":  # two streams, two phases, a queue that lives in an objective
-        config = TrainingConfig(optimiser="adam", ema=0.8, schedule="one-cycle", **common)
+        config = TrainingConfig(optimiser="adam", learning_rate=0.02, ema=0.8, schedule="one-cycle", **common)
         phases = (
             Phase((CrossEntropy(), BiTuning(num_keys=4)), name="labelled"),
             Phase((Consistency(rows="both"),), trains=("segments", "heads"), repeats=2, name="agree"),
@@ -180,36 +185,37 @@ def undisturbed(name: str, folder: Path, seed: int = 0) -> tuple[dict[str, Any],
     return json.loads((folder / "end.json").read_text(encoding="utf-8")), time.perf_counter() - started
 
 
-def disturbed(
-    name: str, folder: Path, seconds: float, random: np.random.Generator
-) -> tuple[dict[str, Any], list[float]]:
-    """Return how it ends when it is killed at least once, and after which share of the whole time each kill came."""
-    kills: list[float] = []
+def disturbed(name: str, folder: Path, seconds: float, random: np.random.Generator) -> tuple[dict[str, Any], list[int]]:
+    """Return how it ends when it is killed at least once, and after each kill the step from which it goes on."""
+    kills: list[int] = []
     every_steps = int(random.integers(1, 3))
     while not kills or random.random() < 0.3:
-        after = float(random.uniform(0.02, 0.9)) * seconds
-        if in_child(lambda: work(name, folder, every_steps=every_steps), after):
+        if in_child(lambda: work(name, folder, every_steps=every_steps), float(random.uniform(0.02, 0.9)) * seconds):
             if kills:
                 break
             shutil.rmtree(folder)  # ended before the kill: begin anew, and kill sooner
             folder.mkdir()
             seconds *= 0.8
             continue
-        kills.append(after / seconds)
+        kills.append(saved_step(folder))
     if not (folder / "end.json").exists():
         in_child(lambda: work(name, folder, every_steps=every_steps))
     return json.loads((folder / "end.json").read_text(encoding="utf-8")), kills
 
 
-def main() -> None:
-    """Kill, compare, store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--no-store", action="store_true")
-    options = parser.parse_args()
+def saved_step(folder: Path) -> int:
+    """Return the step of the checkpoint that a killed training left, 0 where it left none."""
+    for name in ("newest", "previous"):
+        path = folder / "state" / f"{name}.safetensors"
+        if path.exists():
+            with safe_open(path, "pt") as stored:
+                return int(json.loads(stored.metadata()["header"])["step"])
+    return 0
+
+
+def kill_trainings(place: Path, wanted_trainings: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the account, and which trainings did not end as they should have."""
     random = np.random.default_rng(0)
-    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what a kill leaves behind is the same there
-    place = Path(tempfile.mkdtemp(prefix="kills-", dir=memory))
     wanted: dict[str, tuple[dict[str, Any], float]] = {}
     for name in RECIPES:
         (place / name).mkdir()
@@ -219,31 +225,44 @@ def main() -> None:
         if other["end"] == wanted[name][0]["end"]:
             raise SystemExit(f"{name}: another seed ends alike, so the comparison says nothing")
         print(f"{name}: {wanted[name][0]['steps']} steps, {wanted[name][1]:.2f} s", flush=True)
-    trainings = identical = num_kills = 0
+    trainings = identical = num_kills = saved = 0
     differing: list[str] = []
-    while num_kills < options.kills:
+    while trainings < wanted_trainings:
         name = RECIPES[trainings % len(RECIPES)]
         folder = place / f"{trainings}"
         folder.mkdir()
         end, kills = disturbed(name, folder, wanted[name][1], random)
         trainings += 1
         num_kills += len(kills)
+        saved += sum(step > 0 for step in kills)
         same = end["end"] == wanted[name][0]["end"]
         identical += same
         if not same:
-            differing.append(f"{name} {folder} killed at {kills}")
+            differing.append(f"{name} {folder} killed after steps {kills}")
         shutil.rmtree(folder)
     result = {
         "kills": num_kills,
+        "kills after a checkpoint": saved,
         "trainings": trainings,
         "identical ends": identical,
         "steps": {name: end["steps"] for name, (end, _) in wanted.items()},
     }
+    return result, differing
+
+
+def main() -> None:
+    """Kill, compare, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trainings", type=int, default=100)
+    parser.add_argument("--no-store", action="store_true")
+    options = parser.parse_args()
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what a kill leaves behind is the same there
+    with tempfile.TemporaryDirectory(prefix="kills-", dir=memory) as place:
+        result, differing = kill_trainings(Path(place), options.trainings)
     print(json.dumps(result))
     for line in differing:
         print(line)
-    shutil.rmtree(place)
-    if identical < trainings:
+    if differing:
         raise SystemExit(1)
     if not options.no_store:
         from record import store_result

@@ -27,7 +27,8 @@ from headstart.training import checkpoint_file
 from headstart.training.checkpoint import Checkpoint
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
-RECIPES = {"unfreezing": 1, "averaging": 4, "teacher": 2, "frozen-stem": 1}  # how often a step fetches labelled rows
+# when labelled rows are fetched for which time it is broken off: in the first step, early, and where it averages or soon ends
+RECIPES = {"unfreezing": (1, 9, 12), "averaging": (1, 56, 40), "teacher": (1, 18, 24), "frozen-stem": (1, 9, 12)}
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="children are made by fork")
 
 
@@ -81,19 +82,17 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str
 def test_broken_off_at_three_places(
     name: str, wanted: Callable[[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first step, in one before its state was saved, and in a late one."""
-
     def stop() -> None:
         raise Stop
 
-    for place in (1, 9 * RECIPES[name], 12 * RECIPES[name]):
+    for place in RECIPES[name]:
         with monkeypatch.context() as patch:
             during_step(patch, place, stop)
             with pytest.raises(Stop):
                 kills().work(name, tmp_path, every_steps=2)
     kills().work(name, tmp_path)
     assert end(tmp_path) == wanted(name)
-    assert wanted(name)["steps"] == 30
+    assert wanted(name)["steps"] == (25 if name == "unfreezing" else 30)  # patience ends that one
 
 
 def test_the_comparison_notices_another_seed(wanted: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
@@ -107,7 +106,7 @@ def test_the_comparison_notices_another_seed(wanted: Callable[[str], dict[str, A
         ("data", ["data.rows was"]),
         ("labels", ["data.labels was"]),
         ("backbone", ["network.weights was"]),
-        ("config", ["config.learning_rate was 0.05, is 0.06"]),
+        ("config", ["config.learning_rate was 2.0, is 0.06"]),
     ],
 )
 def test_what_changed_since_is_refused_by_name(
@@ -291,7 +290,7 @@ for name in kills.RECIPES:
 @pytest.mark.golden
 def test_killed_at_random_moments() -> None:
     finished = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", "6", "--no-store"],
+        [sys.executable, str(SCRIPT), "--trainings", "4", "--no-store"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -299,4 +298,4 @@ def test_killed_at_random_moments() -> None:
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     result = json.loads(finished.stdout.splitlines()[-1])
-    assert result["kills"] >= 6 and result["identical ends"] == result["trainings"] >= 4
+    assert result["kills"] >= 4 and result["identical ends"] == result["trainings"] == 4
