@@ -160,6 +160,14 @@ def test_another_identity_is_refused_with_what_changed(tmp_path: Path, now: dict
         assert checkpoint.load() is not None
 
 
+def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Checkpoint(tmp_path) as checkpoint:
+        checkpoint.save(tensors(), {}, step=1)
+    monkeypatch.setattr(module.metadata, "version", lambda name: "9.9")
+    with Checkpoint(tmp_path) as checkpoint, pytest.raises(CheckpointError, match=r'versions.torch was ".*", is "9.9"'):
+        checkpoint.load()
+
+
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, Checkpoint(tmp_path) as checkpoint:
         patch.setattr(file_module, "_FORMAT", 2)

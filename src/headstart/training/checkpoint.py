@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import CheckpointError
+from headstart.core.version import VERSION
 from headstart.data import Dataset
 from headstart.features.locks import try_lock
 from headstart.training.checkpoint_file import read_state, tensors_digest, write_state
@@ -55,11 +57,12 @@ class Checkpoint:
     every_steps : int, optional
         Steps between two checkpoints, instead of seconds.
     identity : mapping
-        What the training is of: nested JSON (data, backbone, config, network, versions). Going on with another is refused.
+        What the training is of: nested JSON (data, backbone, config, network); the versions of headstart and of the libraries
+        that compute are added. Going on with another is refused.
     say : callable, optional
         Gets one line for a person; printed to standard error when left out.
     world : World, optional
-        The processes that train together; only the first writes.
+        The processes that train together, of which only the first writes; those that were joined, when left out.
 
     Raises
     ------
@@ -91,8 +94,9 @@ class Checkpoint:
     ) -> None:
         self.folder = Path(folder)
         self.every_seconds, self.every_steps = every_seconds, every_steps
-        self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity or {})))
-        self.world = world or World()
+        versions = {"headstart": VERSION, "torch": metadata.version("torch"), "numpy": np.__version__}
+        self.identity: dict[str, Any] = json.loads(json.dumps({**(identity or {}), "versions": versions}))
+        self.world = world or World.current()
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._inside = contextlib.ExitStack()
         self._signal = 0

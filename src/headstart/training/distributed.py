@@ -79,9 +79,16 @@ class World:
         return self.rank == 0
 
     @classmethod
+    def current(cls) -> World:
+        """Return the processes that were `joined`, or this one alone."""
+        return _joined[-1] if _joined else cls()
+
+    @classmethod
     @contextlib.contextmanager
     def joined(cls, *, cuda: bool | None = None, timeout_seconds: float = 600.0) -> Iterator[World]:
         """Join the processes that torchrun started, and leave them at the end; alone, where it started none.
+
+        Trainings and checkpoints within it take part by themselves.
 
         Parameters
         ----------
@@ -119,9 +126,11 @@ class World:
             raise TrainingError(
                 f"train: process {rank} of {size} cannot reach the others ({_first_line(error)}); start all with torchrun."
             ) from error
+        _joined.append(cls(rank, size, device))
         try:
-            yield cls(rank, size, device)
+            yield _joined[-1]
         finally:
+            _joined.pop()
             with contextlib.suppress(RuntimeError):
                 distributed.destroy_process_group()
 
@@ -319,6 +328,9 @@ class World:
                 f"train: another of the {self.size} processes has ended, or cannot be reached ({_first_line(error)}); "
                 f"process {self.rank} stops too. Start torchrun again: the training goes on from its last checkpoint."
             ) from error
+
+
+_joined: list[World] = []
 
 
 class _Sum(torch.autograd.Function):

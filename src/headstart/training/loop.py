@@ -100,7 +100,7 @@ def train(
     checkpoint : Checkpoint, optional
         Where the state is kept; a stopped run goes on from it. Enter it as a context around this call.
     world : World, optional
-        The processes that train together.
+        The processes that train together; those that were joined, when left out.
     progress : Progress, optional
         Gets one stage.
     stage : str
@@ -170,7 +170,7 @@ class Run:
         world: World | None = None,
     ) -> None:
         self.network, self.task, self.config = network.to(memory_format=torch.channels_last), task, config
-        self.training, self.world = training, world or World()
+        self.training, self.world = training, world or World.current()
         self.history, self.precision = History(), ""
         labelled = phases is None or any("labels" in phase.needs for phase in phases)
         self.history.notes += check_rows(task, training, validation, labelled)
