@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup", "logme", "extraction", "memory", "frozen_training", "ranking", "accuracy")
+SCRIPTS = ("startup", "logme", "extraction", "memory", "frozen_training", "ranking", "accuracy", "kills")
 
 
 def main() -> None:

@@ -14,7 +14,14 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from headstart.core.errors import ConfigError, TrainingError
+from headstart.core.tasks import Task
+from headstart.training.config import TrainingConfig
+from headstart.training.loop import Run
+from headstart.training.network import Network
+from headstart.training.plan import ParameterGroup, Plan
+from headstart.training.probes import sweep_rates
 from headstart.training.rate_finder import RateSweep, find_learning_rate
+from headstart.training.rows import TrainingRows
 
 
 def test_the_sweep_is_that_of_a_twin_in_numpy() -> None:
@@ -183,3 +190,53 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert pixels.shape == (600, 960, 3)
     for colour in ((0x1F, 0x4E, 0x79), (0xC4, 0x4E, 0x00), (0x2A, 0x7F, 0x3F)):
         assert (pixels == colour).all(axis=2).sum() > 20
+
+
+class Vectors:
+    """Rows of three numbers."""
+
+    num_views = 1
+
+    def __init__(self, num_rows: int) -> None:
+        self.values = torch.from_numpy(np.random.default_rng(0).normal(size=(num_rows, 3)).astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: np.ndarray, draws: np.ndarray | None = None) -> tuple[torch.Tensor, ...]:
+        return (self.values[indices],)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def a_run() -> Run:
+    torch.manual_seed(0)
+    network = Network({"body": nn.Linear(3, 4), "features": nn.Tanh()}, {"main": nn.Linear(4, 2)})
+    names = [name for name, _ in network.named_parameters()]
+    head, body = ([name for name in names if name.startswith(part)] for part in ("heads", "segments"))
+    plan = Plan((ParameterGroup(tuple(head)), ParameterGroup(tuple(body), rate=0.1)))
+    rows = TrainingRows(Vectors(24), np.arange(24) % 2)
+    config = TrainingConfig(batch_size=8, optimiser="sgd", momentum=0.0, weight_decay=0.0, clip=None, precision="fp32")
+    return Run(network, Task("classification", ("a", "b")), rows, None, config, plan=plan)
+
+
+def test_a_runs_sweep_keeps_the_plans_rates_and_moves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[list[float]] = []
+    original = torch.optim.SGD.step
+
+    def step(self: torch.optim.SGD, *arguments: object) -> object:
+        groups.append([group["lr"] for group in self.param_groups])
+        return original(self, *arguments)
+
+    run, untouched = a_run(), a_run()
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    sweep = sweep_rates(run, lowest=1e-3, highest=1.0, num_steps=12)
+    assert [max(rates) for rates in groups] == pytest.approx(sweep.rates)
+    assert all(min(rates) == pytest.approx(0.1 * max(rates)) for rates in groups)
+    with run.random_numbers():
+        for each in (run, untouched):
+            while each.ended() is None and each.done < 5:
+                each.step()
+    for name, value in untouched.network.state_dict().items():
+        assert torch.equal(run.network.state_dict()[name], value), name

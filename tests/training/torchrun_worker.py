@@ -193,16 +193,14 @@ def loop_training(world: World, folder: Path, rows: Images) -> dict[str, Any]:
         clip=0.5,
         precision="fp32",
     )
-    with Checkpoint(folder / f"loop-{world.size}", every_steps=3, world=world) as checkpoint:
+    with Checkpoint(folder / f"loop-{world.size}", every_steps=3) as checkpoint:
         history = train(
             whole,
             Task("classification", ("a", "b", "c")),
             TrainingRows(rows, rows.labels),
             TrainingRows(checks, checks.labels),
             config,
-            phases=None,
             checkpoint=checkpoint,
-            world=world,
         )
     state = {name: value.tolist() for name, value in whole.state_dict().items()}
     return {"history": history.to_dict(), "state": state}

@@ -77,7 +77,9 @@ def sweep_rates(run: Run, *, lowest: float = 1e-7, highest: float = 1.0, num_ste
         set_precision(run)
 
     def make() -> torch.optim.Optimizer:
-        return GroupedOptimiser(run.plan, run.optimiser.parameters, run.config).torch
+        optimiser = GroupedOptimiser(run.plan, run.optimiser.parameters, run.config)
+        optimiser.set_rate(0.0)  # every group's own factor
+        return optimiser.torch
 
     run.optimiser.set_rate(0.0)
     run.network.settle()
