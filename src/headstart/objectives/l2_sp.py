@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from headstart.core.errors import ConfigError, ShapeError
 from headstart.objectives.objective import Batch, Objective, Setup
@@ -72,7 +73,10 @@ def l2_sp_penalty(
             raise ShapeError(
                 f"l2_sp_penalty: weights and their start must have one shape; got {tuple(weight.shape)} and {tuple(first.shape)}."
             )
-    moved = squared_norm(widen(weight) - widen(first) for weight, first in pairs)
+    gaps = [
+        functional.mse_loss(widen(weight), widen(first), reduction="sum") for weight, first in pairs
+    ]  # one pass, fused
+    moved = torch.stack(gaps).sum() if gaps else torch.zeros(())
     grown = squared_norm(new)
     return alpha / 2 * moved + beta / 2 * grown.to(moved.device)
 
