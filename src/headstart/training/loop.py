@@ -332,7 +332,7 @@ class Run:
             self.network.train()
         elif not self.network.training:
             self.network.train()
-        torch.manual_seed(derive_seed(self.config.seed, "step", self.done, *self.world.seed_part))
+        self._seed(derive_seed(self.config.seed, "step", self.done, *self.world.seed_part))
         try:
             rows = self._phases()
         except Broken as broken:
@@ -353,6 +353,12 @@ class Run:
             except Broken as broken:
                 raise self._broken(broken) from None
         return rows
+
+    def _seed(self, seed: int) -> None:
+        """Seed the device in use alone: `torch.manual_seed` notes every call for GPUs that may come to be used."""
+        torch.default_generator.manual_seed(seed)
+        if self.forward.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _check_due(self, over: bool) -> bool:
         """A check comes at the end of an epoch while checks are cheap, and five times over a budget."""

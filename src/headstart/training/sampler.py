@@ -29,17 +29,17 @@ class Sample:
         Places in the stream, 0 to n - 1.
     turn : int
         Which pass over the stream.
-    times : int64 array of shape (b,)
-        How often each row came before in this pass.
+    slots : int64 array of shape (b,)
+        Places in the order of that pass.
     """
 
     positions: NDArray[np.int64]
     turn: int
-    times: NDArray[np.int64]
+    slots: NDArray[np.int64]
 
-    def take(self, part: slice | NDArray[np.int64]) -> Sample:
+    def take(self, part: NDArray[np.int64]) -> Sample:
         """Return some of these rows."""
-        return Sample(self.positions[part], self.turn, self.times[part])
+        return Sample(self.positions[part], self.turn, self.slots[part])
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -81,18 +81,21 @@ class Stream:
             assert targets is not None
             self._classes = [np.flatnonzero(targets == value) for value in np.unique(targets)]
         self._turn = -1
+        self._order = np.empty(0, np.int64)
         self._batches: list[Sample] = []
+        self._drawn: dict[str, NDArray[np.uint64]] = {}
 
     def at(self, step: int) -> Sample:
         """Return the rows of a step, counting from 0."""
         turn, number = divmod(step, self.num_batches)
-        if turn != self._turn:
-            order = self._order(turn)
-            times = np.zeros(len(order), np.int64) if self._classes is None else _times(order)
-            parts = np.array_split(np.arange(len(order)), self.num_batches)
-            self._batches = [Sample(order[part], turn, times[part]) for part in parts]
-            self._turn = turn
+        self._turn_to(turn)
         return self._batches[number]
+
+    def _turn_to(self, turn: int) -> None:
+        if turn != self._turn:
+            self._turn, self._order, self._drawn = turn, self._shuffled(turn), {}
+            parts = np.array_split(np.arange(len(self._order)), self.num_batches)
+            self._batches = [Sample(self._order[part], turn, part) for part in parts]
 
     def indices(self, sample: Sample) -> NDArray[np.int64]:
         """Return the numbers by which `Rows` knows these rows."""
@@ -100,9 +103,14 @@ class Stream:
 
     def draws(self, sample: Sample, look: str = "view") -> NDArray[np.uint64]:
         """Return one random number a row, another for every pass, stream and look."""
-        return row_draws(self.seed, (self.purpose, look, sample.turn), self.indices(sample), sample.times)
+        self._turn_to(sample.turn)
+        if look not in self._drawn:
+            times = 0 if self._classes is None else _times(self._order)
+            rows = self.rows.indices[self._order]
+            self._drawn[look] = row_draws(self.seed, (self.purpose, look, sample.turn), rows, times)
+        return self._drawn[look][sample.slots]
 
-    def _order(self, turn: int) -> NDArray[np.int64]:
+    def _shuffled(self, turn: int) -> NDArray[np.int64]:
         random = generator(self.seed, self.purpose, turn)
         if self._classes is None:
             return random.permutation(len(self.rows))
