@@ -21,6 +21,7 @@ from headstart.report import plots, tables
 from headstart.report.contract import clean_text, rank_json, report_json
 from headstart.report.data import Baseline, Candidate, RankData, ReportData
 from headstart.report.pictures import heatmap_uri
+from headstart.report.rung_table import rung_lines, stop_sentence
 
 __all__ = ["render_rank", "render_report", "write_rank_report", "write_report"]
 
@@ -71,6 +72,7 @@ def render_report(data: ReportData) -> str:
         "reliability": _reliability(data),
         "numbers": _numbers(data),
         "curves": _curves(data),
+        "climb": _climb(data),
         "examples": _examples(data),
         "ranking": _ranking(data.candidates, data.score_name),
         "score_title": tables.score_title(data.score_name),
@@ -102,6 +104,8 @@ def _environment() -> Any:
     filters: dict[str, Callable[..., str]] = {
         "moment": _moment,
         "seconds": format_seconds,
+        "title_of": metric_title,
+        "empty": lambda text: " none" if text == "–" else "",
         "thousands": lambda number: f"{number:,}",
         "metric": lambda value, name: format_metric(name, value),
     }
@@ -178,6 +182,14 @@ def _curves(data: ReportData) -> dict[str, Any]:
     ]
     learning = _markup(plots.learning_chart(data.verdict.metric, points, final)) if len(points) > 1 else None
     return {"learning": learning, "training": training}
+
+
+def _climb(data: ReportData) -> dict[str, Any] | None:
+    if data.climb is None or not data.climb.rungs:
+        return None
+    tried = data.climb.tried
+    chart = _markup(plots.climb_chart(data.climb.metric, tried, data.climb.goal)) if len(tried) > 1 else None
+    return {"lines": rung_lines(data.climb), "sentence": stop_sentence(data.climb), "chart": chart}
 
 
 def _examples(data: ReportData) -> dict[str, list[tables.Card]]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from headstart.evaluation import CurvePoint, Interval, ReliabilityBin, format_metric, format_number, metric_title
 from headstart.evaluation.wording import is_share
 from headstart.report.data import Candidate, TrainingCurves
+from headstart.report.rungs import RungLine
 from headstart.report.svg import COLOURS, figure, to_svg
 
 __all__ = [
+    "climb_chart",
     "comparison_chart",
     "learning_chart",
     "penalty_chart",
@@ -55,6 +57,49 @@ def comparison_chart(metric: str, bars: Sequence[tuple[str, Interval]]) -> str:
         axes.tick_params(length=0)
         told = "; ".join(f"{label} {format_metric(metric, interval.value)}" for label, interval in bars)
         return to_svg(drawing, "comparison", f"{metric_title(metric)} of the model and its baselines", told)
+
+
+def climb_chart(metric: str, rungs: Sequence[RungLine], goal: float | None = None) -> str:
+    """Return the figure of every rung that was tried, with its interval, in the order they were tried; the goal as a line."""
+    with figure(480, 300) as drawing:
+        axes = drawing.add_subplot()
+        numbers: list[float] = []
+        for place, line in enumerate(rungs):
+            assert line.value is not None and line.low is not None and line.high is not None
+            colour = COLOURS["model" if line.kept else "base"]
+            axes.plot([place, place], [line.low, line.high], color=colour, linewidth=3, alpha=0.5)
+            axes.plot([place], [line.value], "o", color=colour, markersize=9 if line.kept else 7)
+            axes.annotate(
+                format_metric(metric, line.value),
+                (place, line.value),
+                xytext=(9, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=12.5,
+                color=COLOURS["ink"],
+                fontweight="bold" if line.kept else "normal",
+            )
+            numbers += [line.low, line.high]
+        if goal is not None and math.isfinite(goal):
+            axes.axhline(goal, color=COLOURS["good"], linewidth=1.2, linestyle=(0, (4, 4)))
+            axes.annotate(
+                "goal",
+                (0, goal),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=12,
+                color=COLOURS["good"],
+            )
+            numbers.append(goal)
+        axes.set_xticks(range(len(rungs)), [str(line.number) for line in rungs])
+        axes.set_xlim(-0.5, len(rungs) - 0.1)
+        axes.set(xlabel="rung", ylabel=metric_title(metric))
+        _fit_range(axes, metric, numbers, vertical=True)
+        _per_cent(axes.yaxis, metric)
+        axes.grid(axis="y")
+        told = "; ".join(f"rung {one.number}, {one.title}: {format_metric(metric, one.value)}" for one in rungs)
+        return to_svg(drawing, "climb", "What each rung reached on the judging rows", told)
 
 
 def reliability_chart(bins: Sequence[ReliabilityBin]) -> str:

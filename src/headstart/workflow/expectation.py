@@ -42,6 +42,7 @@ __all__ = [
     "gain_text",
     "search_gain",
     "share_that_stays",
+    "short_name",
     "tuning_gain",
     "worth_of",
 ]
@@ -229,15 +230,26 @@ def worth_of(metric: str, value: float) -> float:
     return _WORTH * error_of(metric, value)
 
 
+def short_name(backbone: str) -> str:
+    """Return a base model's name for a line of text: of a path only the last part.
+
+    Examples
+    --------
+    >>> short_name("/weights/resnet50.safetensors"), short_name("timm:resnet18"), short_name("weights/bert/")
+    ('resnet50', 'timm:resnet18', 'bert')
+    """
+    return backbone.rstrip("/\\").replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
+
+
 def gain_text(metric: str, gain: float, *, sign: bool = True) -> str:
     """Return a difference in a metric for people.
 
     Examples
     --------
-    >>> gain_text("accuracy", 0.0123), gain_text("rmse", -0.5)
-    ('+1.2 points', '-0.50')
+    >>> gain_text("accuracy", 0.0123), gain_text("accuracy", 0.00123), gain_text("rmse", -0.5)
+    ('+1.2 points', '+0.12 points', '-0.50')
     """
     plus = "+" if sign else ""
     if is_share(metric):
-        return f"{100 * gain:{plus}.1f} points"
+        return f"{100 * gain:{plus}.{1 if abs(gain) >= 0.01 or gain == 0 else 2}f} points"
     return f"{gain:{plus}.2f}" if abs(gain) >= 0.1 else f"{gain:{plus}.2g}"

@@ -314,8 +314,8 @@ class _Fit:
             kept = next((line for line in climbed.climb.rungs if line.kept), None)
             tuned = kept.cpu_seconds if kept is not None and climbed.best.refit is not None else 0.0
             seconds = math.inf if config.scratch == "full" else max(scratch_seconds(spent), tuned)
-            if self.clock.left < seconds and math.isfinite(self.clock.budget):
-                seconds = max(5.0, self.clock.left)
+            if math.isfinite(self.clock.budget) and self.clock.left * self.clock.busy < seconds:
+                seconds = max(5.0, self.clock.left * self.clock.busy)
                 self._note(f"The budget left {format_seconds(seconds)} of CPU time for training from scratch.")
             found.append(
                 scratch_baseline(

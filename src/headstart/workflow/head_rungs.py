@@ -17,7 +17,7 @@ from headstart.methods import FeatureExtraction
 from headstart.metrics import compute_metrics
 from headstart.model import Model
 from headstart.workflow.examples import held_out_scores
-from headstart.workflow.expectation import Expectation, base_model_gain
+from headstart.workflow.expectation import Expectation, base_model_gain, short_name
 from headstart.workflow.ladder import Needs, Standing, Tried
 from headstart.workflow.limits import Limits, estimate_size, measure_latency, resident_memory
 
@@ -74,7 +74,7 @@ class HeadRung:
 
     def __post_init__(self) -> None:
         self.name = "head" if self.first else "base-model"
-        self.title = f"solved head on {self.candidate.name}"
+        self.title = f"solved head on {short_name(self.candidate.name)}"
         self.backbone = self.candidate.name
 
     def expect(self, standing: Standing) -> Expectation:

@@ -47,6 +47,12 @@ class Clock:
         """Seconds of the budget that are left."""
         return self.budget - self.earlier - (time.perf_counter() - self.started)
 
+    @property
+    def busy(self) -> float:
+        """CPU seconds that one waiting second buys, at most 1: less where others share the machine."""
+        waited = max(time.perf_counter() - self.started, 1e-9)
+        return min(1.0, max(0.1, (time.process_time() - self.cpu_started) / waited))
+
 
 @dataclass(frozen=True)
 class Needs:

@@ -20,7 +20,7 @@ from headstart.data import Dataset
 from headstart.heads import LinearHead
 from headstart.metrics import compute_metrics
 from headstart.model import Model
-from headstart.workflow.expectation import Expectation, evidence_of, tuning_gain
+from headstart.workflow.expectation import Expectation, evidence_of, short_name, tuning_gain
 from headstart.workflow.head_rungs import HeadSettings
 from headstart.workflow.ladder import Needs, Standing, Tried
 from headstart.workflow.limits import estimate_size, measure_latency, resident_memory, training_memory
@@ -181,7 +181,7 @@ def tried_from(done: Any, recipe: Recipe, rung: Any, standing: Standing, learnin
         np.asarray(scores, np.float64),
         head.backbone,
         compute_metrics(judging.task, judging.targets, scores),
-        curves=tuned.curves(f"{rung.title} of {head.backbone}", measure),
+        curves=tuned.curves(f"{rung.title} of {short_name(head.backbone)}", measure),
         refit=refit,
         size=estimate_size(tuned.model.backbone, judging.task.num_outputs, len(settings.train)),
         latency=measure_latency(tuned.model, settings.train) if limited else None,
