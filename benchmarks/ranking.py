@@ -20,33 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.backbones import Backbone, open_backbone
 from headstart.core.progress import Progress
 from headstart.data import Dataset, folds, open_dataset
 from headstart.features import extract_features
 from headstart.methods import FeatureExtraction
-from headstart.training import InputRows, TrainingConfig, TrainingRows, train
+from headstart.training import InputRows, Network, TrainingConfig, TrainingRows, train
 from headstart.workflow.candidates import stratified_rows
 from headstart.workflow.ranking import score_features
 from record import ROOT, store_result
 
 SHARED = Path(os.environ.get("HEADSTART_SHARED", ROOT.parent / "shared"))
 RESULTS = ROOT / "benchmarks" / "results" / "ranking.json"
-
-
-class Tuned(nn.Module):
-    """A backbone and the head it starts from."""
-
-    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
-        super().__init__()
-        self.body, self.head = backbone.module, head
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits."""
-        logits: Tensor = self.head(self.body(images))
-        return logits
 
 
 def weights(folder: Path) -> dict[str, Path]:
@@ -89,16 +76,18 @@ def tune(backbone: Backbone, head: nn.Linear, training: Dataset, testing: Datase
     """Fine-tune every parameter and return the accuracy on the test rows."""
     torch.set_num_threads(1)
     assert training.targets is not None and training.task is not None and testing.targets is not None
-    network = Tuned(backbone, head)
+    network = Network.of(backbone, {"main": head}, stages=())
     learning, choosing = folds(training, 8, seed=0)[0]
-    inputs = InputRows(training, backbone)
+    inputs = InputRows(training, backbone, augment="flips")
     parts = [TrainingRows(inputs, training.targets, rows) for rows in (learning, choosing)]
-    config = TrainingConfig(cpu_seconds=seconds, learning_rate=1e-4, max_epochs=30)
+    config = TrainingConfig(
+        cpu_seconds=seconds, learning_rate=1e-4, max_epochs=30, precision="fp32", validation_rows=128
+    )
     history = train(network, training.task, parts[0], parts[1], config, progress=Progress())
     inputs.close()
     features = extract_features(testing.unlabelled(), backbone, store=False, progress=Progress(quiet=True))
     with torch.no_grad():
-        answers = network.head(torch.from_numpy(features.values_nd)).argmax(1).numpy()
+        answers = head(torch.from_numpy(features.values_nd)).argmax(1).numpy()
     return {
         "tuned": float(np.mean(answers == testing.targets)),
         "tuned_epochs": history.epochs,
