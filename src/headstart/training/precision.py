@@ -5,7 +5,8 @@
 L is the loss of a real batch, g its gradient for all trained parameters together, dropout left out of both. bf16 is taken where
 it agrees and takes at most 0.95 of the time of fp32: CPU seconds on a processor, wall-clock seconds on a GPU.
 Use it before the first step. Weights and optimiser stay fp32 either way; bf16 is the arithmetic of convolutions and products.
-It ignores later training: gradients that shrink below bf16's digits at the end of a long one.
+It ignores later training: gradients that shrink below bf16's digits at the end of a long one. Deep networks with random weights
+and batch normalisation seldom agree, and train in fp32; the same networks pretrained do (ResNet-50: cosine 0.999).
 """
 
 from __future__ import annotations
