@@ -20,8 +20,8 @@ from headstart.data import Dataset, open_dataset
 from headstart.features import FeatureStore, extract_features
 from headstart.heads import LinearHead, NetworkHead, fit_temperature, to_probabilities
 from headstart.methods import FineTuning
+from headstart.methods.fine_tuned import cross_calibrated, judged_loss
 from headstart.methods.regularisers import REGULARISERS
-from headstart.methods.tuning_job import cross_calibrated
 from headstart.model import load_model
 from headstart.objectives import BSS
 from headstart.training import TrainingConfig
@@ -208,6 +208,52 @@ def test_training_starts_from_the_solved_head(network: Backbone, pictures: Datas
     np.testing.assert_allclose(done.validation_scores, done.solved_scores, rtol=1e-3)
 
 
+def test_weights_go_back_part_of_the_way_to_the_solved_start(network: Backbone, pictures: Dataset) -> None:
+    models = {
+        mix: FineTuning("last-stages", config=SHORT, validation=0.0, mix=mix).fit(pictures, network, store=False).model
+        for mix in (0.0, 0.25, 1.0)
+    }
+    start, end = _tensors(network), _tensors(models[1.0].backbone)
+    for name, tensor in _tensors(models[0.25].backbone).items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, start[name] + 0.25 * (end[name] - start[name]), rtol=1e-5, atol=1e-6)
+    assert models[0.0].backbone is network
+    heads = [models[mix].head.state()["0.weight"] for mix in (0.0, 0.25, 1.0)]
+    np.testing.assert_allclose(heads[1], heads[0] + 0.25 * (heads[2] - heads[0]), atol=1e-6)
+    assert models[0.25].provenance["fine_tuning"]["mix"] == 0.25
+
+
+def test_how_far_to_go_is_chosen_by_the_validation_loss_and_all_rows_learn(
+    network: Backbone, pictures: Dataset
+) -> None:
+    ruinous = TrainingConfig(learning_rate=0.03, max_epochs=1, batch_size=8, restore_best=False, precision="fp32")
+    done = FineTuning("last-stages", config=ruinous, validation=0.3).fit(pictures, network, store=False)
+    assert done.mix < 1 and "weights lie at" in done.notes[0]
+    assert pictures.targets is not None and done.validation_kept is not None and pictures.task is not None
+    told = {part.split(" at ")[1]: float(part.split(" at ")[0]) for part in done.notes[0].split("loss ")[1].split(", ")}
+    assert min(told.values()) == told[f"{done.mix:g}"] and len(told) == 5
+    assert any(f"from all {len(pictures)} rows" in note for note in done.notes)
+    gentle = TrainingConfig(learning_rate=1e-4, max_epochs=1, batch_size=8, restore_best=False, precision="fp32")
+    some = FineTuning("last-stages", config=gentle, validation=0.3, mix=1.0, refit=False).fit(
+        pictures, network, store=False
+    )
+    every = FineTuning("last-stages", config=gentle, validation=0.3, mix=1.0).fit(pictures, network, store=False)
+    np.testing.assert_array_equal(some.validation_scores, every.validation_scores)
+    assert some.model.provenance["fine_tuning"]["learning_rows"] < 36
+    assert every.model.provenance["fine_tuning"]["learning_rows"] == 36
+    assert every.model.head.temperature == some.model.head.temperature
+
+
+def test_the_head_may_have_a_rate_of_its_own(network: Backbone, pictures: Dataset) -> None:
+    tables = []
+    for rate in (1e-9, None):
+        done = FineTuning("last-stages", head="linear", config=SHORT, head_rate=rate, validation=0.0).fit(
+            pictures, network, store=False
+        )
+        tables.append(done.model.head.state()["0.weight"])
+    assert np.abs(tables[0]).max() < 0.1 < np.abs(tables[0] - tables[1]).max() * 10
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(network: Backbone, pictures: Dataset) -> None:
     digests = [
         FineTuning("last-stages", config=SHORT, validation=0.0)
@@ -305,6 +351,18 @@ def test_without_validation_rows_all_rows_train_and_the_temperature_is_the_one_g
     assert done.model.head.report["why"] == f"the head alone trains on {len(rows)} rows; the body is frozen"
 
 
+def test_the_loss_that_judges_is_the_task_s_own() -> None:
+    answers = np.array([[0.0, 0.0], [1.0, -1.0], [0.3, 2.0]])
+    multi, targets = Task("multilabel", ("a", "b")), np.array([[1, 0], [1, 1], [0, 1]])
+    chance = 1 / (1 + np.exp(-answers))
+    expected = -np.mean(targets * np.log(chance) + (1 - targets) * np.log(1 - chance))
+    assert judged_loss(multi, answers, targets, seed=0) == pytest.approx(expected)
+    single, classes = Task("classification", ("a", "b")), np.array([0, 0, 1])
+    raised = np.exp(answers)
+    expected = -np.mean(np.log((raised / raised.sum(1, keepdims=True))[np.arange(3), classes]))
+    assert judged_loss(single, answers, classes, seed=0) == pytest.approx(expected)
+
+
 def test_validation_scores_are_calibrated_by_other_rows() -> None:
     task = Task("classification", ("a", "b"))
     random = np.random.default_rng(0)
@@ -343,6 +401,8 @@ def test_a_module_of_ones_own_trains_but_saving_says_what_it_needs(network: Back
         ({"boundary": "here"}, "boundary is auto"),
         ({"validation": 1.0}, r"lies in \[0, 1\)"),
         ({"temperature": 0.0}, "temperature is positive"),
+        ({"mix": 1.5}, r"mix lies in \[0, 1\]"),
+        ({"head_rate": 0.0}, "head_rate is positive"),
     ],
 )
 def test_options_that_break_a_rule_are_refused(options: dict[str, Any], why: str) -> None:

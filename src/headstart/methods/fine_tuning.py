@@ -27,9 +27,10 @@ from headstart.data import Dataset
 from headstart.features import FeatureStore
 from headstart.heads import LinearHead
 from headstart.methods.feature_extraction import FeatureExtraction
+from headstart.methods.fine_tuned import FineTuned
 from headstart.methods.recipe import default_config
 from headstart.methods.regularisers import read_regularisers
-from headstart.methods.tuning_job import FineTuned, TuningJob, TuningSettings
+from headstart.methods.tuning_job import TuningJob, TuningSettings
 from headstart.methods.tuning_rows import TuningRows, check_rows
 from headstart.objectives import Objective
 from headstart.training import TrainingConfig
@@ -72,6 +73,14 @@ class FineTuning:
         activations train the same weights bit for bit.
     batch_norm : {"frozen", "train"}
         Whether batch normalisation of stages that train keeps the base model's statistics and scales, or learns new ones.
+    mix : float in [0, 1] or "auto"
+        How far to go from the solved start to the trained weights: 0 stays, 1 goes all the way. "auto" is chosen by the
+        validation loss where ``config`` lets validation rows choose, is a matter of the number of rows otherwise, and 1 for
+        heads that start at random.
+    refit : bool
+        Where training rows were set aside: train once more on all of them, as the first time, with what was chosen.
+    head_rate : float, optional
+        Learning rate of the head over that of the body; 1 for a solved head and 10 for a fresh one when left out.
     temperature : float, optional
         Of the probabilities where there are no validation rows, such as that of an earlier run on part of the rows.
     seed : int
@@ -92,6 +101,9 @@ class FineTuning:
     boundary: Literal["auto", "cached", "computed"] = "auto"
     runtime: str = "auto"
     batch_norm: BatchNorm = "frozen"
+    mix: float | Literal["auto"] = "auto"
+    refit: bool = True
+    head_rate: float | None = None
     temperature: float | None = None
     seed: int = 0
 
@@ -106,6 +118,10 @@ class FineTuning:
             raise ConfigError(f"FineTuning: boundary is auto, cached or computed; got {self.boundary!r}.")
         if self.validation is not None and not 0 <= self.validation < 1:
             raise ConfigError(f"FineTuning: validation lies in [0, 1); got {self.validation!r}.")
+        if self.mix != "auto" and not 0 <= self.mix <= 1:
+            raise ConfigError(f"FineTuning: mix lies in [0, 1], or is 'auto'; got {self.mix!r}.")
+        if self.head_rate is not None and not self.head_rate > 0:
+            raise ConfigError(f"FineTuning: head_rate is positive; got {self.head_rate!r}.")
         if self.temperature is not None and not self.temperature > 0:
             raise ConfigError(f"FineTuning: temperature is positive; got {self.temperature!r}.")
 
@@ -163,7 +179,34 @@ class FineTuning:
             done = job.keep_solved()
         else:
             done = job.train(checkpoint, store, progress)
+        if part.divided and self.refit and start is not None and not job.settings.config.restore_best:
+            done = self._again(done, job, train_rows, backbone, groups, checkpoint, store, progress)
         return replace(done, cpu_seconds=time.process_time() - started)
+
+    def _again(
+        self,
+        done: FineTuned,
+        job: TuningJob,
+        rows: Dataset,
+        backbone: Backbone,
+        groups: NDArray[Any] | None,
+        checkpoint: Path | None,
+        store: FeatureStore | bool | None,
+        progress: Progress | None,
+    ) -> FineTuned:
+        """Return the same with a model that learnt from all rows, by what was chosen on some of them."""
+        settled = replace(
+            self,
+            strategy=done.strategy if done.mix > 0 else HeadOnly(),
+            config=job.settings.config,
+            validation=0.0,
+            mix=done.mix,
+            temperature=done.model.head.temperature,
+        )
+        folder = None if checkpoint is None else checkpoint / "all rows"
+        whole = settled.fit(rows, backbone, groups=groups, checkpoint=folder, store=store, progress=progress)
+        note = f"the model learnt once more, from all {len(rows):,} rows; the validation figures are of the one before"
+        return replace(done, model=whole.model, notes=(*done.notes, note))
 
     def _share(self) -> float:
         if self.validation is not None:
@@ -174,7 +217,12 @@ class FineTuning:
         task, modality = part.learning.task, part.learning.modality
         assert task is not None
         config = self.config or default_config(
-            modality, task.kind, len(part.learning), head_only=isinstance(strategy, HeadOnly), seed=self.seed
+            modality,
+            task.kind,
+            len(part.learning),
+            head_only=isinstance(strategy, HeadOnly),
+            solved=self.head == "solved",
+            seed=self.seed,
         )
         views = self.views or (_MIRRORED if modality == "image" else (View(),))
         return TuningSettings(
@@ -185,6 +233,9 @@ class FineTuning:
             boundary=self.boundary,
             runtime=self.runtime,
             batch_norm=self.batch_norm,
+            mix=self.mix,
+            may_choose=self.config is None or self.config.restore_best or part.divided,
+            head_rate=self.head_rate,
             temperature=self.temperature,
             seed=self.seed,
         )

@@ -12,16 +12,23 @@ import math
 from headstart.core.tasks import Modality, TaskKind
 from headstart.training import TrainingConfig
 
-__all__ = ["default_config"]
+__all__ = ["default_config", "default_mix"]
 
 _RATES: dict[Modality, float] = {"image": 1e-4, "text": 5e-5, "vector": 3e-4}
 _STEPS, _HEAD_STEPS = 600, 3000  # a step of a head alone costs next to nothing
 _FEWEST_EPOCHS, _MOST_EPOCHS, _MOST_HEAD_EPOCHS = 4, 30, 200
 _BATCH = 32
+_ENOUGH_TO_GO = 2000
 
 
 def default_config(
-    modality: Modality, task_kind: TaskKind, num_rows: int, *, head_only: bool = False, seed: int = 0
+    modality: Modality,
+    task_kind: TaskKind,
+    num_rows: int,
+    *,
+    head_only: bool = False,
+    solved: bool = True,
+    seed: int = 0,
 ) -> TrainingConfig:
     """Return the training configuration for some rows.
 
@@ -35,6 +42,9 @@ def default_config(
         Rows to learn from.
     head_only : bool
         Whether the body is frozen.
+    solved : bool
+        Whether the head starts as a solution. If so, the whole length is trained, and the weights then go back part of the way
+        (`default_mix`); if not, those of the lowest validation loss are kept.
     seed : int
         Of every random draw.
 
@@ -55,6 +65,20 @@ def default_config(
         patience=max(10, epochs // 5) if head_only else epochs + 1,
         warm_up=0.1,
         label_smoothing=0.1 if task_kind == "classification" and not head_only else 0.0,
+        restore_best=not solved,
         seed=seed,
         threads=1 if head_only else 0,  # matrices this small are computed sooner than threads agree
     )
+
+
+def default_mix(num_rows: int) -> float:
+    """Return how far to go from the solved start to the trained weights where no rows may choose it.
+
+    Few rows pull the network farther than they can justify; see `headstart.training.weight_path`.
+
+    Examples
+    --------
+    >>> default_mix(500), default_mix(5000)
+    (0.5, 1.0)
+    """
+    return 0.5 if num_rows < _ENOUGH_TO_GO else 1.0

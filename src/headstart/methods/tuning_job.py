@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,12 +20,13 @@ from headstart.core.preprocessing import View
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
-from headstart.data import Dataset, folds
+from headstart.data import Dataset
 from headstart.features import FeatureStore
-from headstart.heads import Head, LinearHead, NetworkHead, fit_temperature, to_probabilities
+from headstart.heads import Head, LinearHead, NetworkHead
+from headstart.methods.fine_tuned import FineTuned, beside_the_start, cross_calibrated, judged_loss
+from headstart.methods.recipe import default_mix
 from headstart.methods.regularisers import source_head_of
 from headstart.methods.tuning_rows import TuningRows
-from headstart.metrics import compute_metrics
 from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
 from headstart.objectives import Objective, StochasticNormalisation, without_stochastic_normalisation
@@ -36,52 +37,14 @@ from headstart.training.network import Network
 from headstart.training.plan import Plan
 from headstart.training.rows import Rows
 from headstart.training.strategies import Strategy, without_batch_norm
+from headstart.training.weight_path import WeightPath
 
-__all__ = ["FineTuned", "TuningJob", "TuningSettings"]
+__all__ = ["TuningJob", "TuningSettings"]
 
 Array = NDArray[Any]
 
 _ROWS_AT_ONCE = 64
-_CALIBRATION_FOLDS = 5
-_MEASURES = {"classification": "accuracy", "multilabel": "f1_macro", "regression": "r2"}
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """What fine-tuning made, and how it went.
-
-    Parameters
-    ----------
-    model : Model
-        Tuned copy of the base model, trained head, temperature.
-    history : History
-        Losses and measures of every check.
-    validation_scores : array of shape (n, k) or (n,), or None
-        What the model says of the validation rows; each row's probabilities are calibrated by the other rows. None without
-        validation rows.
-    validation_kept : int64 array, or None
-        Which rows these are: of ``validation_rows`` where they were given, of the training rows otherwise.
-    solved_scores : array, or None
-        What the solved head that training began from says of the same rows.
-    strategy : Strategy
-        What was carried out.
-    plan_reason : str
-        Why it, and what trained.
-    notes : tuple of str
-        What a person should know.
-    cpu_seconds : float
-        CPU time of all of it, all threads.
-    """
-
-    model: Model
-    history: History
-    validation_scores: NDArray[np.float64] | None
-    validation_kept: NDArray[np.int64] | None
-    solved_scores: NDArray[np.float64] | None
-    strategy: Strategy
-    plan_reason: str
-    notes: tuple[str, ...] = ()
-    cpu_seconds: float = 0.0
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -98,8 +61,10 @@ class TuningSettings:
         Terms added to the task's loss.
     views : tuple of View
         Looks at training images.
-    boundary, runtime, batch_norm, temperature, seed
+    boundary, runtime, batch_norm, mix, head_rate, temperature, seed
         As in `headstart.methods.FineTuning`.
+    may_choose : bool
+        Whether validation rows may choose ``mix``, or only watch.
     """
 
     config: TrainingConfig
@@ -109,6 +74,9 @@ class TuningSettings:
     boundary: str
     runtime: str
     batch_norm: str
+    mix: float | Literal["auto"]
+    may_choose: bool
+    head_rate: float | None
     temperature: float | None
     seed: int
 
@@ -156,13 +124,17 @@ class TuningJob:
         """Return the solved head as it is: there is nothing to train that is not solved already."""
         assert self.solved is not None and self.rows.learning_features is not None
         features = self.rows.learning_features
-        model = self._model(self.backbone, self.solved, features.values_nd, "the head alone, which is solved already")
+        model = self._model(
+            self.backbone, self.solved, features.values_nd, "the head alone, which is solved already", 0.0
+        )
         model.runtime = features.runtime.label
         scores = self._solved_scores()
         reason = "; ".join(
             filter(None, [self.why, "the head alone would train, and it is solved already: nothing is trained"])
         )
-        return FineTuned(model, History(), scores, self.rows.kept, scores, self.strategy, reason, tuple(self.notes))
+        return FineTuned(
+            model, History(), scores, self.rows.kept, scores, self.strategy, 0.0, reason, tuple(self.notes)
+        )
 
     def train(self, checkpoint: Path | None, store: FeatureStore | bool | None, progress: Progress | None) -> FineTuned:
         """Train, and return the model."""
@@ -173,24 +145,34 @@ class TuningJob:
         plan = self._plan(network)
         reason = "; ".join(filter(None, [self.why, plan.reason]))
         _say(progress, f"plan: {reason}")
+        start = {name: tensor.clone() for name, tensor in head.module.state_dict().items()}
         with self._open(network, tuned, plan, store, progress) as (learning, judging):
             history = self._train(network, plan, learning, judging, checkpoint, progress)
             self.strategy.finish(network)
             without_stochastic_normalisation(network)
+            mix = self._go_back(tuned, head, start, network, judging)
             features_nd, _ = _outputs(network, learning)
             validation = None if judging is None else _outputs(network, judging)
         head.module.eval()
         tuned.refresh()
         tuned.source_head = None  # its answers are for features that are gone
-        if plan.num_frozen == len(network.segments):
+        if plan.num_frozen == len(network.segments) or mix == 0:
             tuned = self.backbone
         else:
             tuned.origin = f"fine-tuned from {self.backbone.name} ({self.backbone.origin})"
         scores = self._calibrate(head, validation)
-        self.notes += [*history.notes, *self._compare(scores)]
-        model = self._model(tuned, head, features_nd, plan.reason)
+        self.notes += [*history.notes, *self._compared(scores)]
+        model = self._model(tuned, head, features_nd, plan.reason, mix)
         return FineTuned(
-            model, history, scores, self.rows.kept, self._solved_scores(), self.strategy, reason, tuple(self.notes)
+            model,
+            history,
+            scores,
+            self.rows.kept,
+            self._solved_scores(),
+            self.strategy,
+            mix,
+            reason,
+            tuple(self.notes),
         )
 
     def _head(self) -> NetworkHead:
@@ -220,7 +202,13 @@ class TuningJob:
         stochastic = any(isinstance(item, StochasticNormalisation) for item in self.settings.objectives)
         if self.settings.batch_norm == "frozen" and not stochastic:
             plan = without_batch_norm(plan, network)
-        return plan
+        if self.settings.head_rate is None:
+            return plan
+        groups = (
+            replace(group, rate=self.settings.head_rate) if group.names[0].startswith("heads.") else group
+            for group in plan.groups
+        )
+        return replace(plan, groups=tuple(groups))
 
     @contextlib.contextmanager
     def _open(
@@ -276,6 +264,40 @@ class TuningJob:
             store=store,
             progress=progress,
         )
+
+    def _go_back(
+        self,
+        tuned: Backbone,
+        head: NetworkHead,
+        start: dict[str, torch.Tensor],
+        network: Network,
+        judging: TrainingRows | None,
+    ) -> float:
+        """Go back part of the way from the trained weights to those at the start; return the share that is left."""
+        wish = self.settings.mix
+        if self.solved is None and wish == "auto":
+            return 1.0
+        before = self.backbone.module.state_dict()
+        pairs = [(tensor, before[name]) for name, tensor in tuned.module.state_dict().items()]
+        pairs += [(tensor, start[name]) for name, tensor in head.module.state_dict().items()]
+        path = WeightPath(pairs)
+        if wish != "auto" or judging is None or not self.settings.may_choose:
+            share = wish if wish != "auto" else default_mix(len(self.rows.learning))
+            path.go(share)
+            return share
+        losses = {}
+        for share in _SHARES:
+            path.go(share)
+            assert self.rows.judging is not None and self.rows.judging.targets is not None
+            answers = self._unit_of_targets(_outputs(network, judging)[1])
+            losses[share] = judged_loss(self.task, answers, self.rows.judging.targets, self.settings.seed)
+        best = min(losses, key=lambda share: (losses[share], -share))
+        path.go(best)
+        shown = ", ".join(f"{loss:.4g} at {share:g}" for share, loss in losses.items())
+        self.notes.append(
+            f"weights lie at {best:g} of the way from the start to the trained ones: validation loss {shown}"
+        )
+        return best
 
     def _unit(self, rows: Dataset | None) -> Array:
         """Return targets in the unit the network answers in: numbers standardised, others as they are."""
@@ -345,25 +367,23 @@ class TuningJob:
         assert self.rows.judging is not None and self.rows.judging.targets is not None
         features_nd, logits_nk = validation
         if self.task.kind == "regression":
-            return np.asarray(logits_nk[:, 0] * self.scale + self.centre, np.float64)
+            return np.asarray(self._unit_of_targets(logits_nk)[:, 0], np.float64)
         targets = self.rows.judging.targets
         head.calibrate(features_nd, targets)
         return cross_calibrated(self.task, logits_nk, targets, self.settings.seed)
 
-    def _compare(self, scores: NDArray[np.float64] | None) -> list[str]:
-        """Return a line that sets the result beside the solved head it began from."""
+    def _unit_of_targets(self, logits_nk: Array) -> Array:
+        """Return what the network answers in the unit of the targets."""
+        return logits_nk * self.scale + self.centre if self.task.kind == "regression" else logits_nk
+
+    def _compared(self, scores: NDArray[np.float64] | None) -> list[str]:
         before = self._solved_scores()
         if scores is None or before is None:
             return []
         assert self.rows.judging is not None and self.rows.judging.targets is not None
-        targets, metric = self.rows.judging.targets, _MEASURES[self.task.kind]
-        now, then = (compute_metrics(self.task, targets, item)[metric] for item in (scores, before))
-        word = "better than" if now > then else ("no better than" if now == then else "WORSE than")
-        return [
-            f"on {len(targets):,} validation rows: {metric} {now:.4g}, {word} the solved head it began from ({then:.4g})"
-        ]
+        return [beside_the_start(self.task, self.rows.judging.targets, scores, before)]
 
-    def _model(self, backbone: Backbone, head: Head, features_nd: Array, plan: str) -> Model:
+    def _model(self, backbone: Backbone, head: Head, features_nd: Array, plan: str, mix: float) -> Model:
         trained = backbone is not self.backbone
         novelty = NoveltyScorer("standardised" if backbone.modality == "vector" else "cosine").fit(features_nd)
         model = Model(backbone, head, self.task, novelty, runtime="torch-fp32")
@@ -375,6 +395,7 @@ class TuningJob:
                 "plan": plan,
                 "base_weights_digest": self.backbone.weights_digest,
                 "head": head.layers if isinstance(head, NetworkHead) else head.kind,
+                "mix": mix,
                 "start": "solved" if self.solved is not None else "random",
                 "learning_rows": len(self.rows.learning),
                 "regularisers": [type(item).__name__ for item in self.settings.objectives],
@@ -394,29 +415,6 @@ def _outputs(network: Network, rows: TrainingRows) -> tuple[Array, Array]:
             features.append(output.features.float().cpu().numpy())
             logits.append(output.logits.float().cpu().numpy())
     return np.concatenate(features), np.concatenate(logits)
-
-
-def cross_calibrated(task: Task, logits_nk: Array, targets: Array, seed: int) -> NDArray[np.float64]:
-    """Return probabilities of rows, each with the temperature that the other rows give.
-
-    Parameters
-    ----------
-    task : Task
-        Classification or several labels at once.
-    logits_nk : array of shape (n, k)
-        Of rows that were not trained on.
-    targets : array of shape (n,) or (n, k)
-        In the task's own type.
-    seed : int
-        Of the folds.
-    """
-    found = np.empty(logits_nk.shape, np.float64)
-    if len(targets) < 2 * _CALIBRATION_FOLDS:
-        return np.asarray(to_probabilities(task, logits_nk), np.float64)
-    for others, mine in folds(targets, _CALIBRATION_FOLDS, seed=seed):
-        temperature = fit_temperature(task, logits_nk[others], targets[others], np.ones(len(others)))
-        found[mine] = to_probabilities(task, logits_nk[mine], temperature)
-    return found
 
 
 def _say(progress: Progress | None, text: str) -> None:
