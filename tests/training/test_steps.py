@@ -405,3 +405,33 @@ def test_a_network_of_raw_inputs_refuses_what_it_cannot_be() -> None:
         train(
             Network({"features": nn.Identity()}, {"main": nn.Identity()}), TASK, rows(8), None, TrainingConfig(**FAST)
         )
+
+
+def test_a_phase_of_the_second_stream_alone_needs_one() -> None:
+    with pytest.raises(ConfigError, match="phase 'agree' looks at the second stream only"):
+        train(
+            bodied(),
+            TASK,
+            rows(8),
+            None,
+            TrainingConfig(**FAST),
+            phases=[Phase((CrossEntropy(),)), Phase((Pull(),), name="agree", streams=("target",))],
+        )
+
+
+def test_a_phase_waits_until_its_parts_begin() -> None:
+    network = bodied()
+    names = [name for name, _ in network.named_parameters()]
+    plan = Plan(
+        (
+            ParameterGroup(tuple(name for name in names if name.startswith("segments")), begins=0.5),
+            ParameterGroup(tuple(name for name in names if name.startswith("heads"))),
+        )
+    )
+    before = snapshot(network)
+    phases = [Phase((CrossEntropy(),), trains=("heads",)), Phase((CrossEntropy(),), trains=("segments",), name="body")]
+    run = Run(network, TASK, rows(16), None, TrainingConfig(**FAST), phases=phases, plan=plan)
+    with run.random_numbers():
+        while run.ended() is None:
+            run.step()
+            assert any(name.startswith("segments") for name in moved(network, before)) == (run.done > 4)

@@ -19,33 +19,37 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.core.errors import ConfigError, DataError, TrainingError
+from headstart.core.errors import TrainingError
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
-from headstart.objectives import Batch, Setup
+from headstart.objectives import Batch
 from headstart.training.averaging import Average, moving_tensors, recompute_statistics
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.config import TrainingConfig
 from headstart.training.distributed import World
 from headstart.training.feed import Feed, Makers
-from headstart.training.forward import Forward
 from headstart.training.history import History
-from headstart.training.judge import CHECK_ROWS, Judge
-from headstart.training.losses import Broken, LossWatch, Measure, chance_loss, spread
-from headstart.training.network import Network, Output
+from headstart.training.judge import Judge
+from headstart.training.losses import Broken, Measure, spread
+from headstart.training.network import Network
 from headstart.training.optimiser import GroupedOptimiser
 from headstart.training.phases import Phase, parameters_of, supervised_phase
 from headstart.training.plan import Plan, whole_plan
 from headstart.training.precision import autocast
+from headstart.training.preparation import (
+    loss_watch,
+    open_forward,
+    open_streams,
+    prepare_objectives,
+    trained_parameters,
+)
 from headstart.training.probes import set_precision
 from headstart.training.rows import TrainingRows, check_rows
 from headstart.training.sampler import Stream
@@ -177,12 +181,14 @@ class Run:
         self.phases = tuple(phases or (supervised_phase(task, config, cast(Any, training.chosen)),))
         self.needs = frozenset[str]().union(*(phase.needs for phase in self.phases))
         self.objectives = list(dict.fromkeys(item for phase in self.phases for item in phase.objectives))
-        self._open_streams(unlabelled)
+        self.source, self.target = open_streams(task, training, unlabelled, self.phases, config, self.history.notes)
+        self.num_batches = max(item.num_batches for item in (self.source, self.target) if item is not None)
+        self.total = config.max_epochs * self.num_batches
         self.plan = plan or whole_plan(network)
         self.plan.carry_out(network)
-        self._see(base, source_head)
-        self._prepare(source_head)
-        self.optimiser = GroupedOptimiser(self.plan, self._parameters(), config)
+        self.forward = open_forward(network, task, config, self._autocast, self.needs, base, source_head)
+        prepare_objectives(self.forward, self.objectives, self.source)
+        self.optimiser = GroupedOptimiser(self.plan, trained_parameters(network, self.plan, self.objectives), config)
         self.parts = [parameters_of(phase, network, self.optimiser.parameters) for phase in self.phases]
         self._average()
         self.frozen_digest = network.frozen_digest() if network.frozen_names else ""
@@ -190,7 +196,8 @@ class Run:
         self.moving = moving_tensors(network)
         self.kept = {name: tensor.clone() for name, tensor in self._judged().items()}
         self.scaler = torch.amp.GradScaler(self.forward.device.type, enabled=config.precision == "fp16")
-        self.watch = self._watch()
+        every_step = self.forward.device.type == "cpu" or self.world.size > 1
+        self.watch = loss_watch(self.phases, task, self.source, every_step)
         self.measure = Measure(task, spread(task, training.chosen))
         self.done, self.spent, self.checking, self.last_check = 0, 0.0, 0.0, 0.0
         self.best_loss = math.inf
@@ -198,72 +205,6 @@ class Run:
         self.feed = Feed(self.forward, config, self.world, self.source, self.target, self.needs, again)
         self.judge = None if validation is None else Judge(validation, config.validation_rows, self.forward, self.world)
         network.eval()  # so that the first step sets training mode, and evaluation mode where something rests
-
-    def _open_streams(self, unlabelled: TrainingRows | None) -> None:
-        config, notes = self.config, self.history.notes
-        balanced = config.balance == "sampling"
-        if balanced and self.task.kind != "classification":
-            raise ConfigError("train: balance='sampling' needs one class for each row; use 'loss', or 'none'.")
-        self.source = Stream(self.training, config.batch_size, seed=config.seed, purpose="order", balanced=balanced)
-        if self.source.batch_size < config.batch_size:
-            notes.append(
-                f"batch_size {config.batch_size} is more than there are training rows; "
-                f"every step takes all {self.source.batch_size}"
-            )
-        self.target: Stream | None = None
-        if unlabelled is not None:
-            if not len(unlabelled):
-                raise DataError("train: the second stream has no rows; leave it out.")
-            self.target = Stream(unlabelled, config.batch_size, seed=config.seed, purpose="second order")
-        self.num_batches = max(stream.num_batches for stream in (self.source, self.target) if stream is not None)
-        self.total = config.max_epochs * self.num_batches
-
-    def _see(self, base: Network | None, source_head: nn.Module | None) -> None:
-        """Make what runs networks; copy the base model where an objective needs it."""
-        config = self.config
-        if any(need.startswith("base_") for need in self.needs) and base is None:
-            base = self.network.twin()
-        if "base_logits" in self.needs and source_head is None:
-            raise ConfigError(
-                "train: an objective needs the answers of the base model's own head, which is not known; give source_head, or "
-                "choose a base model that has one."
-            )
-        self.forward = Forward(self.network, self.task, self._autocast, base, source_head)
-        device = self.forward.device
-        if config.precision == "fp16" and device.type != "cuda":
-            raise ConfigError("TrainingConfig: precision 'fp16' needs a GPU; use 'bf16' or 'fp32'.")
-        if config.cutmix and self.network.start > 0:
-            raise ConfigError(
-                f"train: cutmix pastes boxes into raw images, but these rows are activations after "
-                f"{self.network.names[self.network.start - 1]!r}; use mixup, or train from raw images."
-            )
-        for module in (base, source_head, *self.objectives):
-            if module is not None:
-                module.to(device)
-        if config.compile:
-            self.forward.suffix = cast(Callable[..., Output], torch.compile(self.network.suffix))
-
-    def _prepare(self, source_head: nn.Module | None) -> None:
-        def base_logits() -> NDArray[np.float32]:
-            batches = self.forward.source_logits(self.source, self.forward.base or self.network.twin(), CHECK_ROWS)
-            return np.concatenate(list(batches))
-
-        setup = Setup(self.network, self.task, self.training.chosen, None if source_head is None else base_logits)
-        for objective in self.objectives:
-            objective.prepare(setup)
-            objective.train()
-        self.network.settle()  # an objective may have put other layers in
-
-    def _parameters(self) -> dict[str, nn.Parameter]:
-        """Return what trains: the network's parameters as planned, and the objectives' own."""
-        network = dict(self.network.named_parameters())
-        chosen = {name: network[name] for group in self.plan.groups for name in group.names}
-        theirs = {id(parameter) for parameter in network.values()}
-        for number, objective in enumerate(self.objectives):
-            for name, parameter in objective.named_parameters():
-                if parameter.requires_grad and id(parameter) not in theirs:
-                    chosen[f"objectives.{number}.{name}"] = parameter
-        return chosen
 
     def _average(self) -> None:
         """Make the averaged network where one is configured, or an objective learns from it."""
@@ -278,17 +219,6 @@ class Run:
     def _judged(self) -> dict[str, Tensor]:
         """Return the tensors that are validated and kept: the average where one is configured."""
         return self.follower.tensors if self.follower is not None and self.config.ema else self.moving
-
-    def _watch(self) -> LossWatch:
-        names = list[str]()
-        for phase in self.phases:
-            for objective in phase.objectives:
-                name = f"{phase.name}.{type(objective).__name__}"
-                names.append(name if name not in names else f"{name} {len(names) + 1}")
-        every_step = self.forward.device.type == "cpu" or self.world.size > 1
-        return LossWatch(
-            names, len(self.phases[0].objectives), chance_loss(self.task, self.training.chosen), every_step
-        )
 
     @contextlib.contextmanager
     def random_numbers(self) -> Iterator[None]:
@@ -431,8 +361,8 @@ class Run:
             weight = here / total
             loss = loss if weight == 1 else loss * weight
             loss = self.scaler.scale(loss) if self.scaler.is_enabled() else loss
-            if loss.requires_grad:
-                wanted = None if part is None else [item for item in part if item.requires_grad]
+            wanted = None if part is None else [item for item in part if item.requires_grad]
+            if loss.requires_grad and wanted != []:
                 loss.backward(inputs=wanted)  # type: ignore[no-untyped-call]
             sums = [
                 term.detach() if weight == 1 else old + term.detach() * weight
