@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.architecture import Architecture, Source, build_network
+from headstart.backbones.architecture import Architecture, Pool, Source, Truncation, build_network
 from headstart.backbones.tokens import Tokenizer
 from headstart.backbones.weights import digest_weights, is_counter
 from headstart.core.errors import BackboneError, did_you_mean
@@ -163,10 +163,14 @@ class Backbone:
         return digest_weights(self.architecture.to_dict(), self.module.state_dict())
 
     @cached_property
-    def info(self) -> BackboneInfo:
-        """Everything countable; the first call runs one row through the network to count its multiply-adds."""
+    def _multiply_adds(self) -> int:
         from headstart.backbones.cost import count_multiply_adds
 
+        return count_multiply_adds(self.module, self.example_input(1))
+
+    @cached_property
+    def info(self) -> BackboneInfo:
+        """Everything countable; the first call runs one row through the network to count its multiply-adds."""
         tensors = [tensor for name, tensor in self.module.state_dict().items() if not is_counter(name)]
         return BackboneInfo(
             name=self.name,
@@ -177,7 +181,7 @@ class Backbone:
             licence=self.licence,
             origin=self.origin,
             parameters=sum(parameter.numel() for parameter in self.module.parameters()),
-            multiply_adds=count_multiply_adds(self.module, self.example_input(1)),
+            multiply_adds=self._multiply_adds,
             width=self.width,
             size_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
             weights_digest=self.weights_digest,
@@ -204,6 +208,8 @@ class Backbone:
         from headstart.backbones.stack import LayerStack
 
         try:
+            if self.architecture.source == "recurrent" and self.architecture.until is not None:
+                return None, (), "it is the mean of word vectors"
             if self.architecture.source == "transformers":
                 cutter: Any = LayerStack(self.module, self._uneven_rows())
             elif self.architecture.source == "recurrent":
@@ -233,7 +239,7 @@ class Backbone:
         these two alone. The shape of a text's stage holds -1 for the number of tokens.
         """
         _, points, _ = self._cuts
-        total = max(1, self.info.multiply_adds)
+        total = max(1, self._multiply_adds)
         inside = [
             Stage(point.name, index, min(1.0, point.multiply_adds / total), point.shape)
             for index, point in enumerate(points, start=1)
@@ -323,6 +329,66 @@ class Backbone:
             segments.append(nn.Identity())
         return segments
 
+    def until(self, stage: str | int | Stage, pool: Pool = "flatten") -> Backbone:
+        """Return a base model that ends at a stage: its features are the activations there.
+
+        It shares its weights with this one, saves only those it uses, and has a `weights_digest` of its own.
+
+        Parameters
+        ----------
+        stage : str, int or Stage
+            A name or index of `stages`.
+        pool : {"flatten", "mean"}
+            ``"flatten"``: all numbers of a row, as many as the stage's shape holds (ResNet-50's ``"layer4"`` has 2,048
+            times 7 times 7). ``"mean"``: over places, one number a channel; over a text's real tokens.
+
+        Raises
+        ------
+        BackboneError
+            If there is no such stage, or it cannot be pooled so: texts differ in length and have no ``"flatten"``.
+        """
+        place = self.stage(stage)
+        if pool not in get_args(Pool):
+            raise BackboneError(f"Backbone.until: pool is one of {', '.join(get_args(Pool))}; got {pool!r}.")
+        if place.name == "features":
+            return self
+        if place.name == "input":
+            raise BackboneError(
+                "Backbone.until: there is no network before 'input'; for features of your own, give vector rows."
+            )
+        if self.modality == "text" and pool == "flatten":
+            raise BackboneError("Backbone.until: texts differ in length and cannot be flattened; use pool='mean'.")
+        return self._until(place, pool)
+
+    def _until(self, place: Stage, pool: Pool) -> Backbone:
+        from headstart.backbones.truncation import pooled, truncate
+
+        cutter, points, _ = self._cuts
+        old, source = self.architecture.until, self.architecture.source
+        image = self.modality == "image"
+        row_shape = tuple(self.example_input(1)[0].shape[1:]) if image and source != "transformers" else ()
+        without = cutter.closing() if source == "transformers" else ()
+        until = Truncation(place.name, pool, row_shape, tuple(dict.fromkeys([*(old.without if old else ()), *without])))
+        short = copy.copy(self)
+        short.architecture = replace(self.architecture, until=until)
+        short.module = truncate(self.module, source, until)
+        short.source_head = None
+        name = self.name.rpartition(" until ")[0] if old else self.name
+        short.name = f"{name} until {place.name} ({'flattened' if pool == 'flatten' else 'mean'})"
+        if isinstance(self.transform, TextTransform):
+            short.transform = replace(self.transform, pooling="mean")
+        short.refresh()
+        rows = self._uneven_rows() if self.modality == "text" else self.example_input(1)
+        with torch.no_grad():
+            features = short.module(*rows)
+            prefix = cutter.segments([points[place.index - 1]])[0]
+            if not torch.equal(features, pooled(prefix(*rows), until)):
+                raise BackboneError(
+                    f"Backbone.until: {self.name} cannot end at {place.name!r} exactly; take another stage."
+                )
+        short.width = int(features.shape[1])
+        return short
+
     def _check(self, segments: list[nn.Module], names: list[str]) -> None:
         """Refuse segments whose chain does not give exactly what the network gives."""
         rows = self._uneven_rows() if self.modality == "text" else self.example_input(1)
@@ -349,7 +415,7 @@ class Backbone:
 
     def refresh(self) -> None:
         """Forget what was counted and cut; call it after changing weights, or `weights_digest` names the old ones."""
-        for memo in ("weights_digest", "info", "stages", "blocks", "_cuts"):
+        for memo in ("weights_digest", "info", "stages", "blocks", "_cuts", "_multiply_adds"):
             self.__dict__.pop(memo, None)
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:

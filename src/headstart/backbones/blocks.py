@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from headstart.backbones.graph import CutPoint, NetworkGraph, Step, module_paths
+from headstart.core.errors import BackboneError
 
-__all__ = ["channels_last", "find_blocks", "num_places"]
+__all__ = ["channels_last", "find_blocks", "num_places", "place_dimensions"]
 
 _WHOLE = 0.8  # a part that does more of the work than this is looked into
 _LIGHT = 0.1  # a part that does less is not looked into, however often it halves its places
@@ -63,6 +64,30 @@ def num_places(shape: tuple[int, ...], row_shape: tuple[int, ...]) -> int | None
     if len(shape) in (1, 2):
         return 1 if len(shape) == 1 else shape[0]
     return None
+
+
+def place_dimensions(shape: tuple[int, ...], row_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the dimensions of a batch of activations that count places and not channels.
+
+    Raises
+    ------
+    BackboneError
+        If they cannot be told apart.
+
+    Examples
+    --------
+    >>> place_dimensions((512, 7, 7), (3, 224, 224)), place_dimensions((7, 7, 768), (3, 224, 224))
+    ((2, 3), (1, 2))
+    >>> place_dimensions((197, 192), (3, 224, 224)), place_dimensions((512,), (3, 224, 224))
+    ((1,), ())
+    """
+    if len(shape) > 3:
+        raise BackboneError(
+            f"Backbone.until: which of {shape} are places cannot be told; take another stage, or pool='flatten'."
+        )
+    if len(shape) == 3:
+        return (1, 2) if channels_last(shape, row_shape) else (2, 3)
+    return (1,) if len(shape) == 2 else ()
 
 
 @dataclass

@@ -149,6 +149,21 @@ class NetworkGraph:
         ends = [None, *points, None]
         return [self._module(self._piece(start, end)) for start, end in pairwise(ends)]
 
+    def until(self, point: CutPoint, mean: bool) -> nn.Module:
+        """Return the network up to a point, its activations made one vector a row: all numbers, or means over places."""
+        from headstart.backbones.blocks import place_dimensions
+
+        graph = self._piece(None, point)
+        end = graph.output_node()
+        (activation,) = end.all_input_nodes
+        with graph.inserting_before(end):
+            if mean and (places := place_dimensions(point.shape, self.row_shape)):
+                activation = graph.call_method("mean", (activation, places))
+            elif not mean and len(point.shape) > 1:
+                activation = graph.call_method("flatten", (activation, 1))
+        end.args = (activation,)
+        return self._module(graph)
+
     def blocks(self) -> list[CutPoint]:
         """Return the ends of the network's coarse units but the last; see `headstart.backbones.blocks`."""
         from headstart.backbones.blocks import find_blocks

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from headstart.backbones.architecture import Architecture
+from headstart.backbones.architecture import Architecture, Until
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.local import open_local
 from headstart.backbones.torchvision_models import preset
@@ -27,8 +27,11 @@ _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md", "1_Poolin
 _UNWANTED = ["onnx/*", "openvino/*", "*.msgpack", "*.h5", "*.bin", "*.pth", "*.pt"]
 
 
-def open_timm(name: str, input_size: int | tuple[int, int] | None = None) -> Backbone:
-    """Return timm's network of this name, such as ``"resnet50"`` or ``"resnet50.a1_in1k"``, with its weights."""
+def open_timm(name: str, input_size: int | tuple[int, int] | None = None, until: Until | None = None) -> Backbone:
+    """Return timm's network of this name, such as ``"resnet50"`` or ``"resnet50.a1_in1k"``, with its weights.
+
+    With ``until``, a stage and a pooling, it ends there; see `Backbone.until`.
+    """
     import timm
 
     _check_name("timm", name)
@@ -51,6 +54,7 @@ def open_timm(name: str, input_size: int | tuple[int, int] | None = None) -> Bac
         architecture=None if (path / "config.json").is_file() else Architecture("timm", base),
         config=said,
         input_size=input_size,
+        until=until,
     )
 
 
@@ -77,8 +81,13 @@ def open_transformers(name: str, part: str = "") -> Backbone:
     )
 
 
-def open_torchvision(name: str, input_size: int | tuple[int, int] | None = None) -> Backbone:
-    """Return torchvision's network of this name, such as ``"resnet50"``, with its default weights."""
+def open_torchvision(
+    name: str, input_size: int | tuple[int, int] | None = None, until: Until | None = None
+) -> Backbone:
+    """Return torchvision's network of this name, such as ``"resnet50"``, with its default weights.
+
+    With ``until``, a stage and a pooling, it ends there; see `Backbone.until`.
+    """
     from torchvision import models
 
     _check_name("torchvision", name)
@@ -94,6 +103,7 @@ def open_torchvision(name: str, input_size: int | tuple[int, int] | None = None)
         origin=f"torchvision's {name}",
         architecture=Architecture("torchvision", name),
         input_size=input_size,
+        until=until,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from headstart.backbones.architecture import Architecture
+from headstart.backbones.architecture import Architecture, Until
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.timm_models import parse_architecture, timm_backbone
 from headstart.backbones.transformers_models import open_transformers_folder, read_json
@@ -27,6 +27,7 @@ def open_local(
     config: dict[str, Any] | None = None,
     input_size: InputSize = None,
     modality: Literal["image", "text"] | None = None,
+    until: Until | None = None,
 ) -> Backbone:
     """Return the backbone of a ``.safetensors`` file, or of a folder in timm's or transformers' format.
 
@@ -39,6 +40,8 @@ def open_local(
         Preprocessing in timm's words, where nothing beside the file says otherwise.
     modality : {"image", "text"}, optional
         Which half of a transformers network that has both.
+    until : (stage, pool), optional
+        Where the network ends; of timm's and torchvision's, weights behind that may be missing. See `Backbone.until`.
 
     Raises
     ------
@@ -47,7 +50,7 @@ def open_local(
     """
     name, origin = name or str(path), origin or str(path)
     if path.is_dir():
-        return _open_folder(path, name, origin, architecture, input_size, modality)
+        return _open_folder(path, name, origin, architecture, input_size, modality, until)
     if path.suffix != ".safetensors":
         reason = "such files can run code when read" if path.suffix in _CODECS else "it is not a file of weights"
         raise BackboneError(f"open_backbone: weights are read from .safetensors files only; got {path} ({reason}).")
@@ -59,7 +62,7 @@ def open_local(
     else:
         said = {}
     if "model_type" in said and "architecture" not in said and "arch" not in said:
-        return _open_folder(path.parent, name, origin, architecture, input_size, modality)
+        return _open_folder(path.parent, name, origin, architecture, input_size, modality, until)
     architecture = _architecture(said, header) or architecture
     if architecture is None:
         _refuse_nameless(path)
@@ -75,9 +78,17 @@ def open_local(
             licence=_licence(said),
             config=config,
             input_size=input_size,
+            until=until,
         )
     return timm_backbone(
-        architecture, weights, name=name, origin=origin, licence=_licence(said), config=settings, input_size=input_size
+        architecture,
+        weights,
+        name=name,
+        origin=origin,
+        licence=_licence(said),
+        config=settings,
+        input_size=input_size,
+        until=until,
     )
 
 
@@ -88,6 +99,7 @@ def _open_folder(
     architecture: Architecture | None,
     input_size: InputSize,
     modality: Literal["image", "text"] | None,
+    until: Until | None,
 ) -> Backbone:
     if (path / "config.json").is_file():
         said = read_json(path / "config.json")
@@ -97,10 +109,13 @@ def _open_folder(
                     "open_backbone: input_size can be chosen for timm's and torchvision's networks only; "
                     f"{path} is transformers' {said['model_type']}."
                 )
-            return open_transformers_folder(path, name=name, origin=origin, modality=modality)
+            backbone = open_transformers_folder(path, name=name, origin=origin, modality=modality)
+            return backbone if until is None else backbone.until(*until)
     for file in ("model.safetensors", *sorted(item.name for item in path.glob("*.safetensors"))):
         if (path / file).is_file():
-            return open_local(path / file, name=name, origin=origin, architecture=architecture, input_size=input_size)
+            return open_local(
+                path / file, name=name, origin=origin, architecture=architecture, input_size=input_size, until=until
+            )
     found = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
     raise BackboneError(
         f"open_backbone: {path} must hold config.json and model.safetensors, as hubs lay them out; it holds {found}."

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from headstart.backbones.architecture import Architecture, build_network
+from headstart.backbones.architecture import Architecture, Pool, Until, build_network
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.hub import open_timm, open_torchvision, open_transformers
 from headstart.backbones.local import open_local
@@ -45,7 +45,11 @@ def vector_backbone(width: int) -> Backbone:
 
 
 def open_backbone(
-    name: str | Path | Backbone | nn.Module, *, input_size: int | tuple[int, int] | None = None
+    name: str | Path | Backbone | nn.Module,
+    *,
+    input_size: int | tuple[int, int] | None = None,
+    until: str | None = None,
+    pool: Pool = "flatten",
 ) -> Backbone:
     """Return a base model with real pretrained weights.
 
@@ -61,6 +65,12 @@ def open_backbone(
         - a `Backbone`, returned as it is; a network that timm built, whose weights are copied.
     input_size : int or (height, width), optional
         Another input size than the network's own, in pixels.
+    until : str, optional
+        End the network at this stage, as `Backbone.until` does. Weights that end there are enough: VGG-16 for a head on
+        its places is ``open_backbone("timm:vgg16.tv_in1k", until="features.30")``, with or without its dense layers
+        in the file.
+    pool : {"flatten", "mean"}
+        How the activations at ``until`` become features.
 
     Raises
     ------
@@ -77,6 +87,16 @@ def open_backbone(
     >>> backbone.width, backbone.modality
     (1280, 'image')
     """
+    ends: Until | None = None if until is None else (until, pool)
+    backbone = _open(name, input_size, ends)
+    ended = backbone.architecture.until is not None and backbone is not name
+    return backbone if ends is None or ended else backbone.until(*ends)
+
+
+def _open(
+    name: str | Path | Backbone | nn.Module, input_size: int | tuple[int, int] | None, until: Until | None
+) -> Backbone:
+    """Return the base model; one that timm or torchvision defines ends at ``until``."""
     if isinstance(name, Backbone):
         return name
     if isinstance(name, nn.Module):
@@ -88,16 +108,16 @@ def open_backbone(
         path_or_name, _, part = rest.partition("#")
         return open_transformers(path_or_name, part)
     if colon and library in {"timm", "torchvision"}:
-        return open_timm(rest, input_size) if library == "timm" else open_torchvision(rest, input_size)
+        return (open_timm if library == "timm" else open_torchvision)(rest, input_size, until)
     if colon and library == "gru":
         from headstart.backbones.recurrent import recurrent_backbone
 
         return recurrent_backbone(rest)
     path = Path(name).expanduser()
     if path.exists() and (_holds_weights(path) or not is_timm_name(str(name))):
-        return open_local(path, input_size=input_size)
+        return open_local(path, input_size=input_size, until=until)
     if is_timm_name(str(name)):
-        return open_timm(str(name), input_size)
+        return open_timm(str(name), input_size, until)
     import timm
 
     known = [*PACKAGES, *timm.list_models()]
@@ -123,6 +143,9 @@ def _open_module(module: nn.Module, input_size: int | tuple[int, int] | None) ->
     said = getattr(module, "_model_args", {})
     arguments = {key: item for key, item in said.items() if key not in skipped and item is not None}
     name = str(config["architecture"])
+    built_for: Any = arguments.get("img_size")
+    if input_size is None and built_for is not None:
+        input_size = built_for if isinstance(built_for, int) else (int(built_for[0]), int(built_for[1]))
     return timm_backbone(
         Architecture("timm", name, arguments),
         dict(module.state_dict()),
@@ -143,7 +166,7 @@ def build_backbone(spec: dict[str, Any], weights: dict[str, Tensor], tokenizer_f
         If any tensor is missing, left over or of another shape, or the tokenizer is not the one of the spec.
     """
     architecture = Architecture.from_dict(spec["architecture"])
-    network = build_network(architecture)
+    network = build_network(architecture, unset=True)
     fill(network, weights, "the saved model", who="build_backbone")
     transform = transform_from_dict(spec["transform"])
     tokenizer = None

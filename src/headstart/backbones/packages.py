@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headstart.backbones.architecture import Architecture
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.weights import digest_tensors, is_counter, read_safetensors
+from headstart.backbones.weights import build_unset, digest_tensors, is_counter, read_safetensors
 from headstart.core.digests import digest_file
 from headstart.core.errors import BackboneError, MissingExtra
 from headstart.core.files import atomic_path
@@ -144,7 +144,7 @@ class PackagedWeights:
         """Give the tensors timm's names; both lists are in the order in which the network uses them."""
         from headstart.backbones.timm_models import create
 
-        network = create(self.architecture, 1000)
+        network = build_unset(lambda: create(self.architecture, 1000))  # for its names alone
         names = [name for name in network.state_dict() if not is_counter(name)]
         tensors = [tensor for name, tensor in packaged.items() if not is_counter(name)]
         return {name: tensor.contiguous() for name, tensor in zip(names, tensors, strict=True)}

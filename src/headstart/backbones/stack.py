@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from headstart.backbones.cost import count_multiply_adds
 from headstart.core.errors import BackboneError
 
-__all__ = ["LayerStack", "StackCut"]
+__all__ = ["LayerStack", "StackCut", "shorten"]
 
 
 _Replaced = dict[str, tuple[nn.Module, tuple[Any, ...] | None]]  # path: the part, and what it returns besides
@@ -192,9 +192,10 @@ class LayerStack:
         """Return the network cut at all of these points, which come in order; parameters keep their names."""
         places = [None, *(point.layer for point in points), None]
         pieces = [self._piece(start, end, {}) for start, end in pairwise(places)]
-        owners = self._owners(pieces)
+        owners = self._first_runs(pieces)
+        last = len(pieces) - 1  # which has what none runs
         return [
-            self._piece(start, end, {path: part for path, part in self._beside.items() if owners[path] != place})
+            self._piece(start, end, {key: part for key, part in self._beside.items() if owners.get(key, last) != place})
             for place, (start, end) in enumerate(pairwise(places))
         ]
 
@@ -206,6 +207,11 @@ class LayerStack:
         whole = self.segments([*self.points])[-1]
         closes = self.points[-1].layer == len(self.layers) and next(whole.parameters(), None) is not None
         return self.points[:-1] if closes else list(self.points)
+
+    def closing(self) -> tuple[str, ...]:
+        """Return the parts outside the stack that do not run until its last layer has ended."""
+        before = self._first_runs([self._piece(None, len(self.layers), {})])
+        return tuple(path for path in self._beside if path not in before)
 
     def _piece(self, start: int | None, end: int | None, borrowed: dict[str, nn.Module]) -> nn.Module:
         """Return the layers from ``start`` (None: the input) to ``end`` (None: the features)."""
@@ -221,11 +227,11 @@ class LayerStack:
         if start is not None:
             given = [_Given(part, others) for part, others in self._replaced.values()]
             replaced |= dict(zip(self._replaced, given, strict=True))
-        skeleton = self._skeleton(_Layers(layers), replaced, owns=start is None)
+        skeleton = _skeleton(self.network, self.path, _Layers(layers), replaced, owns=start is None)
         return _Piece(skeleton, given, self._input_shape).eval()
 
-    def _owners(self, pieces: list[nn.Module]) -> dict[str, int]:
-        """Return, for each part outside the stack, the first of the pieces that runs it; the last where none does."""
+    def _first_runs(self, pieces: list[nn.Module]) -> dict[str, int]:
+        """Return, for each part outside the stack, the first of the pieces that runs it."""
         owners: dict[str, int] = {}
         running = 0
         handles = []
@@ -243,7 +249,7 @@ class LayerStack:
         finally:
             for handle in handles:
                 handle.remove()
-        return {path: owners.get(path, len(pieces) - 1) for path in self._beside}
+        return owners
 
     def _observe(self, inputs: tuple[Tensor, ...]) -> Iterator[_Replaced]:
         """Run once; yield two guesses at the parts that make the first layer's input, which a suffix must not run.
@@ -279,30 +285,6 @@ class LayerStack:
                 if path in paths
             }
 
-    def _skeleton(self, layers: nn.Module, replaced: dict[str, nn.Module], owns: bool) -> nn.Module:
-        """Return a copy of the network with other layers; every other part is shared.
-
-        Parameters
-        ----------
-        owns : bool
-            Whether parameters that lie on the way to the stack belong to this copy.
-        """
-        root: nn.Module = _shallow(self.network)
-        root.encoder = parent = _shallow(self.network.get_submodule("encoder"), owns)
-        *way, last = self.path.split(".")
-        here = ""
-        for step in ["", *way]:
-            if step:
-                here = f"{here}.{step}".lstrip(".")
-                child = _shallow(getattr(parent, step), owns)
-                setattr(parent, step, child)
-                parent = child
-            for path, stand_in in replaced.items():
-                if path.rpartition(".")[0] == here:
-                    setattr(parent, path.rpartition(".")[2], stand_in)
-        setattr(parent, last, layers)
-        return root
-
     def _try(self, layer: int, inputs: tuple[Tensor, ...], whole: Tensor) -> StackCut | None:
         draft = StackCut(layer, f"{self.path}.{layer - 1}" if layer else "embeddings", (), 0)
         prefix, suffix = self._piece(None, layer, {}), self._piece(layer, None, {})
@@ -318,6 +300,64 @@ class LayerStack:
         return StackCut(
             layer, draft.name, (-1, *shape[1:]) if len(inputs) > 1 else shape, count_multiply_adds(prefix, single)
         )
+
+
+def shorten(network: nn.Module, stage: str, without: Sequence[str], pooling: str) -> nn.Module:
+    """Return a `TextEncoder` or `ImageEncoder` that ends after a layer; its parameters are the network's own.
+
+    Parameters
+    ----------
+    stage : str
+        Name of a cut.
+    without : sequence of str
+        Parts after the stack that are left out; see `LayerStack.closing`.
+    pooling : str
+        How it makes one vector of what the last layer returns.
+
+    Raises
+    ------
+    BackboneError
+        If the stack has no such layer.
+    """
+    path = _heaviest_list(network.get_submodule("encoder"))
+    layers = list(network.get_submodule(f"encoder.{path}").children())
+    name, _, number = stage.rpartition(".")
+    kept = 0 if stage == "embeddings" else int(number) + 1 if name == path and number.isdigit() else -1
+    if not 0 <= kept <= len(layers):
+        raise BackboneError(
+            f"Backbone.until: {stage!r} is no stage of this network; it has embeddings and {path}.0 to {path}.{len(layers) - 1}."
+        )
+    replaced: dict[str, nn.Module] = {part: nn.Identity() for part in without}
+    short = _skeleton(network, path, nn.ModuleList(layers[:kept]), replaced, owns=True)
+    short.pooling = pooling  # type: ignore[assignment]
+    return short
+
+
+def _skeleton(
+    network: nn.Module, path: str, layers: nn.Module, replaced: dict[str, nn.Module], owns: bool
+) -> nn.Module:
+    """Return a copy of a network with other layers in its stack; every part that is not replaced is shared.
+
+    Parameters
+    ----------
+    owns : bool
+        Whether parameters that lie on the way to the stack belong to this copy.
+    """
+    root: nn.Module = _shallow(network)
+    root.encoder = parent = _shallow(network.get_submodule("encoder"), owns)
+    *way, last = path.split(".")
+    here = ""
+    for step in ["", *way]:
+        if step:
+            here = f"{here}.{step}".lstrip(".")
+            child = _shallow(getattr(parent, step), owns)
+            setattr(parent, step, child)
+            parent = child
+        for part, stand_in in replaced.items():
+            if part.rpartition(".")[0] == here:
+                setattr(parent, part.rpartition(".")[2], stand_in)
+    setattr(parent, last, layers)
+    return root
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 from torch import Tensor, nn
 
-from headstart.backbones.architecture import Architecture
+from headstart.backbones.architecture import Architecture, Until
 from headstart.backbones.backbone import Backbone
-from headstart.backbones.weights import fill
+from headstart.backbones.weights import build_unset, fill, fill_until
 from headstart.core.errors import BackboneError, did_you_mean
 from headstart.core.preprocessing import ImageTransform, Interpolation
 
@@ -161,6 +161,7 @@ def timm_backbone(
     licence: str = "unknown",
     config: dict[str, Any] | None = None,
     input_size: int | tuple[int, int] | None = None,
+    until: Until | None = None,
 ) -> Backbone:
     """Return a timm network filled with ``weights``, its source head taken off and kept beside it.
 
@@ -170,14 +171,18 @@ def timm_backbone(
         Preprocessing and head names that go before timm's own for this network.
     input_size : int or (height, width), optional
         Another input size than the network's own; networks with position tables are resampled to it.
+    until : (stage, pool), optional
+        Where it ends; weights behind that may be missing. See `Backbone.until`.
     """
     arguments = {key: value for key, value in architecture.arguments.items() if key != "num_classes"}
     architecture = Architecture("timm", architecture.name, arguments)
     given = {key: item for key, item in (config or {}).items() if item is not None}
     num_classes = _source_classes(weights, given.get("classifier") or _classifier_names(architecture.name))
-    network = create(architecture, num_classes)
+    network = build_unset(lambda: create(architecture, num_classes))
     settings = {**pretrained_config(network), **given}
-    fill(network, weights, origin)
+    names = set(network.state_dict())
+    if until is None:
+        fill(network, weights, origin)
     source_head = None
     if num_classes:
         classifier = network.get_classifier()  # type: ignore[operator]
@@ -185,6 +190,9 @@ def timm_backbone(
         network.reset_classifier(0)  # type: ignore[operator]
         if isinstance(classifier, nn.Linear) and whole - len(network.state_dict()) == len(classifier.state_dict()):
             source_head = classifier  # the only head there was
+    if until is not None:
+        native = image_transform(settings)
+        fill_until(network, weights, origin, until[0], (3, native.height, native.width), names)
     transform = image_transform(settings, input_size)
     if input_size is not None and hasattr(network, "set_input_size"):
         network.set_input_size((transform.height, transform.width))  # type: ignore[operator]
@@ -192,7 +200,7 @@ def timm_backbone(
             "timm", architecture.name, {**arguments, "img_size": [transform.height, transform.width]}
         )
     width = int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
-    return Backbone(
+    backbone = Backbone(
         architecture,
         network,
         transform,
@@ -202,6 +210,7 @@ def timm_backbone(
         origin=origin,
         source_head=source_head,
     )
+    return backbone if until is None else backbone.until(*until)
 
 
 def _classifier_names(name: str) -> str | tuple[str, ...]:

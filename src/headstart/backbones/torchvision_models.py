@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.architecture import Architecture
+from headstart.backbones.architecture import Architecture, Until
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.timm_models import image_transform
-from headstart.backbones.weights import fill
+from headstart.backbones.weights import build_unset, fill, fill_until
 from headstart.core.errors import BackboneError, did_you_mean
 
 __all__ = ["build_torchvision", "take_head", "torchvision_backbone"]
@@ -71,24 +71,33 @@ def torchvision_backbone(
     licence: str = "unknown",
     config: dict[str, Any] | None = None,
     input_size: int | tuple[int, int] | None = None,
+    until: Until | None = None,
 ) -> Backbone:
-    """Return a torchvision network filled with ``weights``, its source head taken off and kept beside it."""
+    """Return a torchvision network filled with ``weights``, its source head taken off and kept beside it.
+
+    With ``until``, a stage and a pooling, it ends there, and weights behind that may be missing; see `Backbone.until`.
+    """
     bare = Architecture("torchvision", architecture.name, _without(architecture.arguments, "num_classes"))
     weights = {key: tensor for key, tensor in weights.items() if not key.lower().startswith("aux")}
-    network = build_torchvision(bare)
+    network = build_unset(lambda: build_torchvision(bare))
+    transform = image_transform({**_native(bare.name), **(config or {})}, input_size)
+    row_shape = (3, transform.height, transform.width)
     head = None
-    if weights.keys() - network.state_dict().keys():  # more than the headless network: a source head is among them
-        network = create(bare, _classes(weights, network))
+    if until is not None:
+        fill_until(network, weights, origin, until[0], row_shape, set(create(bare, 2).state_dict()))
+    elif weights.keys() - network.state_dict().keys():  # more than the headless network: a source head is among them
+        num_classes = _classes(weights, network)
+        network = build_unset(lambda: create(bare, num_classes))
         fill(network, weights, origin)
         head = take_head(network, bare.name)
     else:
         fill(network, weights, origin)
-    transform = image_transform({**_native(bare.name), **(config or {})}, input_size)
     with torch.no_grad():
-        width = network.eval()(torch.zeros(1, 3, transform.height, transform.width)).shape[1]
-    return Backbone(
+        width = network.eval()(torch.zeros(1, *row_shape)).shape[1]
+    backbone = Backbone(
         bare, network, transform, name=name, width=int(width), licence=licence, origin=origin, source_head=head
     )
+    return backbone if until is None else backbone.until(*until)
 
 
 def _native(name: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class ImageEncoder(nn.Module):
     The network's own pooling where it has one without weights; else the class token, or the mean over places.
     """
 
-    def __init__(self, encoder: nn.Module, pooling: Literal["own", "first", "mean"]) -> None:
+    def __init__(self, encoder: nn.Module, pooling: Literal["own", "first", "mean", "flatten"]) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
@@ -73,6 +73,8 @@ class ImageEncoder(nn.Module):
         if self.pooling == "own":
             return output.pooler_output.flatten(1)  # type: ignore[no-any-return]
         hidden: Tensor = output.last_hidden_state
+        if self.pooling == "flatten":
+            return hidden.flatten(1)
         if self.pooling == "mean":
             return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1)
         return hidden[:, 0]
@@ -84,15 +86,6 @@ def build_transformers(architecture: Architecture) -> nn.Module:
     config = _config(architecture)
     with _silence(transformers):
         return _wrap(transformers.AutoModel.from_config(config), architecture)
-
-
-def fill_transformers(architecture: Architecture, weights: dict[str, Tensor]) -> nn.Module:
-    """Return the headless network filled with a saved backbone's weights, checked to the last tensor."""
-    from headstart.backbones.weights import fill
-
-    network = build_transformers(architecture)
-    fill(network, weights, "the saved model", who="build_backbone")
-    return network
 
 
 def _transformers() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,75 @@ import numpy as np
 import torch
 from blake3 import blake3
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 
 from headstart.core.digests import digest_json
 from headstart.core.errors import BackboneError
 
-__all__ = ["digest_tensors", "digest_weights", "fill", "is_counter", "read_safetensors"]
+__all__ = ["build_unset", "digest_tensors", "digest_weights", "fill", "fill_until", "is_counter", "read_safetensors"]
+
+_RANDOM = {
+    *(
+        getattr(Tensor, f"{name}_")
+        for name in ("normal", "uniform", "exponential", "log_normal", "cauchy", "geometric", "bernoulli", "random")
+    ),
+    *(
+        getattr(nn.init, name)
+        for name in ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_")
+    ),
+    *(getattr(nn.init, name) for name in ("xavier_uniform_", "xavier_normal_")),
+}
+
+
+class _LeaveUnset(TorchFunctionMode):
+    """While active, tensors that would be filled with random numbers keep whatever their memory holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: set[int] = set()
+        self._unset: list[tuple[int, bool, StorageWeakRef]] = []  # where, is it a parameter, is it still there
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensor = args[0] if args else next(iter((kwargs or {}).values()), None)
+        if isinstance(tensor, Tensor):
+            storage = tensor.untyped_storage()
+            place = storage.data_ptr()
+            if func in _RANDOM or (func is Tensor.erfinv_ and place in self._places):
+                self._places.add(place)
+                weak = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._unset.append((place, isinstance(tensor, nn.Parameter), weak))
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+    def harmless(self, network: nn.Module) -> bool:
+        """Return whether all that was left unset is saved by the network, or was a parameter that it no longer has.
+
+        What was neither may have gone into a tensor that is not saved.
+        """
+        saved = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
+        return all(
+            parameter if storage.expired() else place in saved  # type: ignore[no-untyped-call]
+            for place, parameter, storage in self._unset
+        )
+
+
+def build_unset(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return a network that is about to be filled, without drawing its random weights first, which takes most of the time.
+
+    Only tensors that the network saves, and `fill` therefore checks, are left unset; a network that draws any other is
+    built again in full.
+
+    Examples
+    --------
+    >>> network = build_unset(lambda: nn.Linear(2, 1))
+    >>> fill(network, {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, "example")
+    >>> network(torch.ones(1, 2)).item()
+    2.0
+    """
+    with _LeaveUnset() as mode:
+        network = build()
+    return network if mode.harmless(network) else build()
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -83,6 +147,37 @@ tensor missing (bias); give the weights of this very architecture.
         network.load_state_dict(given, strict=False)
     finally:
         torch.set_num_threads(threads)
+
+
+def fill_until(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    origin: str,
+    stage: str,
+    row_shape: tuple[int, ...],
+    known: Collection[str],
+) -> None:
+    """Copy ``weights`` into an image network up to a stage; what lies behind it may be missing, and is ignored.
+
+    Parameters
+    ----------
+    row_shape : tuple of int
+        Shape of an input row.
+    known : collection of str
+        Names that weights for the whole network may have; any other is left over.
+
+    Raises
+    ------
+    BackboneError
+        If the network has no such stage, or as `fill`.
+    """
+    from headstart.backbones.graph import NetworkGraph
+    from headstart.backbones.truncation import find_point
+
+    graph = NetworkGraph(network.eval(), row_shape)
+    prefix = graph.segments([find_point(graph, stage)])[0]
+    wanted = prefix.state_dict()
+    fill(prefix, {name: item for name, item in weights.items() if name in wanted or name not in known}, origin)
 
 
 def _listing(what: str, names: list[str], shown: int = 5) -> Iterable[str]:
