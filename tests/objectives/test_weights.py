@@ -129,6 +129,8 @@ def test_map_distance_is_its_formula_for_pictures_tokens_and_vectors() -> None:
     assert uniform.item() == pytest.approx(twin_delta(maps, base, np.full(4, 0.25)))
     assert torch.autograd.gradcheck(lambda m: feature_map_distance(m, b, w), (a.clone().requires_grad_(),))
     assert feature_map_distance(a.half(), b.half(), w.half()).dtype == torch.float32
+    given = b.clone().requires_grad_()
+    assert not feature_map_distance(a, given).requires_grad  # the base model is not trained
 
 
 def test_map_distance_is_the_papers_and_not_the_published_codes() -> None:
