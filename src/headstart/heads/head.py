@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["LinearHead"]
 
 Array = npt.NDArray[Any]
+
+_NOISE = 1e-5
 
 
 class LinearHead(Head):
@@ -145,6 +148,38 @@ class LinearHead(Head):
             )
         scores: Array = features @ self.weight.T + self.bias
         return scores
+
+    def without_noise(self, features_nd: Array) -> Self:
+        """Return a copy that does not look at features which vary by rounding alone.
+
+        For features of one network, which share a scale: one whose spread is below a hundred thousandth of the median spread is
+        rounding noise. Standardised it would get an enormous weight, which another runtime, or a body that trains, turns into
+        nonsense. Scores of the rows given change by no more than that noise was worth.
+
+        Parameters
+        ----------
+        features_nd : ndarray of shape (n, d)
+            The rows the head was fitted on.
+
+        Examples
+        --------
+        >>> from headstart.heads import RidgeHead
+        >>> rows = np.array([[0.0, 1e-7, 1.0], [1.0, 2e-7, 0.0], [0.0, 1e-7, 0.0], [1.0, 2e-7, 1.0]])
+        >>> head = RidgeHead().fit(rows, np.array([0.0, 1.0, 0.0, 1.0]), Task("regression"))
+        >>> bool(np.abs(head.weight[0, 1]) > 1e6), head.without_noise(rows).weight[0, 1]
+        (True, np.float64(0.0))
+        """
+        features = np.asarray(features_nd)
+        spread_d = features.std(axis=0, dtype=np.float64)
+        varying = spread_d[spread_d > 0]
+        noise_d = spread_d < _NOISE * np.median(varying) if len(varying) else np.zeros(len(spread_d), bool)
+        quiet = copy.copy(self)
+        if noise_d.any():
+            mean = features[:, noise_d].mean(axis=0, dtype=np.float64)
+            lost = self.weight[:, noise_d].astype(np.float64) @ mean
+            quiet.weight = np.where(noise_d, 0, self.weight).astype(self.weight.dtype)
+            quiet.bias = (self.bias.astype(np.float64) + lost).astype(self.bias.dtype)
+        return quiet
 
     def to_linear(self) -> nn.Linear:
         """Return a torch layer whose outputs, after a softmax (or sigmoid), are this head's probabilities.

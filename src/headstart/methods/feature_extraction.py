@@ -90,6 +90,8 @@ class FeatureExtraction:
             row_targets = np.repeat(targets, num_views, axis=0)
             row_groups = np.repeat(np.arange(len(values)) if groups is None else groups, num_views)
         head = self.solve(rows_nd, row_targets, task, groups=row_groups)
+        if backbone.modality != "vector":
+            head = head.without_noise(rows_nd)
         centre_nd = values if values.ndim == 2 else values[:, 0]
         return Model(
             backbone=backbone,

@@ -245,6 +245,7 @@ class FineTuning:
             return None
         task = part.learning.task
         assert task is not None and part.learning.targets is not None and part.learning_features is not None
+        values = part.learning_features.values_nd
         if solved is not None and not part.divided:
             if solved.weight.shape[1] != backbone.width or solved.task != task:
                 raise ConfigError(
@@ -252,10 +253,11 @@ class FineTuning:
                     f"outputs; {backbone.name} gives {backbone.width} and the rows have {task.num_outputs}; solve it on these "
                     "features."
                 )
-            return solved
-        values = part.learning_features.values_nd
-        method = FeatureExtraction(head="auto" if solved is None else solved.kind, seed=self.seed)
-        return method.solve(values, part.learning.targets, task, groups=part.learning.groups)
+            start = solved
+        else:
+            method = FeatureExtraction(head="auto" if solved is None else solved.kind, seed=self.seed)
+            start = method.solve(values, part.learning.targets, task, groups=part.learning.groups)
+        return start if backbone.modality == "vector" else start.without_noise(values)
 
     def _choose(self, part: TuningRows, backbone: Backbone) -> tuple[Strategy, str]:
         if self.strategy != "auto":
