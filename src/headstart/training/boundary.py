@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.backbones import Backbone, Stage
+from headstart.backbones.blocks import channels_last
 from headstart.core.errors import ConfigError, DataError, StoreError
 from headstart.core.preprocessing import View
 from headstart.core.progress import Progress
@@ -133,10 +134,8 @@ class BoundaryRows:
         if self.part.ragged:
             return tuple(torch.from_numpy(array) for array in pad_rows(list(values)))
         tensor = torch.from_numpy(values)
-        if _has_channels_first(values.shape[1:]):
-            tensor = tensor.contiguous(
-                memory_format=torch.channels_last
-            )  # half as many bytes to move as after the next line
+        if values.ndim == 4 and not channels_last(values.shape[1:], self.part.backbone.stages[0].shape):
+            tensor = tensor.contiguous(memory_format=torch.channels_last)  # while it takes half the bytes
         return (tensor.float(),)
 
     def _kept(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Any:
@@ -155,17 +154,6 @@ class BoundaryRows:
     def close(self) -> None:
         """Let go of the private copy or the network."""
         self._features = self._prefix = None
-
-
-def _has_channels_first(shape: tuple[int, ...]) -> bool:
-    """Return whether a row is (channels, height, width), not (height, width, channels); told by which two sides are equal.
-
-    Examples
-    --------
-    >>> _has_channels_first((256, 14, 14)), _has_channels_first((7, 7, 768)), _has_channels_first((197, 384))
-    (True, False, False)
-    """
-    return len(shape) == 3 and not shape[0] == shape[1] != shape[2]
 
 
 def boundary_rows(
