@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision import models
 
 from headstart.backbones import Backbone, build_backbone, open_backbone, vector_backbone
 from headstart.backbones.weights import build_unset, fill
 from headstart.core.errors import BackboneError
+from headstart.data import open_dataset
+from headstart.features import extract_features
+from headstart.methods import FeatureExtraction
+from headstart.model import load_model
 from small_encoders import IMAGE_KINDS, TEXT_KINDS, inputs, make
 
 
@@ -117,6 +122,37 @@ def test_places_are_tokens_or_come_before_the_channels(
         again = rebuilt(short)
         assert torch.equal(again.module(rows), short.module(rows))
     assert again.state_dict().keys() == short.state_dict().keys() <= backbone.state_dict().keys()
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+@pytest.mark.parametrize("pool", ["flatten", "mean"])
+def test_every_engine_extracts_the_activations_and_a_model_keeps_them(
+    resnet: Backbone, tmp_path: Path, runtime: str, pool: Any
+) -> None:
+    random = np.random.default_rng(0)
+    for place in range(12):
+        image = tmp_path / "photos" / ("bright" if place % 2 else "dark") / f"{place}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 100 + 155 * (place % 2), (64, 64, 3), dtype=np.uint8)).save(image)
+    data = open_dataset(tmp_path / "photos")
+    assert data.targets is not None
+    assert data.task is not None
+    short = resnet.until("layer3", pool)
+    features = extract_features(data, short, store=False, runtime=runtime)
+    inside = extract_features(data, resnet, store=False, runtime=runtime, stage="layer3").values_nd
+    expected = inside.reshape(12, -1) if pool == "flatten" else inside.mean((2, 3))
+    assert features.values_nd.shape == (12, short.width)
+    assert np.linalg.norm(features.values_nd - expected) <= 0.02 * np.linalg.norm(
+        expected
+    )  # int8 is not among the runtimes
+    model = FeatureExtraction(head="ridge", memo=False).fit(short, features, data.targets, data.task)
+    loaded = load_model(model.save(tmp_path / "model"))
+    assert loaded.backbone.architecture == short.architecture
+    assert loaded.backbone.weights_digest == short.weights_digest
+    kept = load_file(tmp_path / "model" / "model.safetensors")
+    assert not any(name.startswith("backbone.layer4") for name in kept)
+    scores = [item.predict(tmp_path / "photos", store=False, runtime=runtime).scores for item in (model, loaded)]
+    assert np.array_equal(*scores)
 
 
 @pytest.mark.parametrize("kind", TEXT_KINDS)
