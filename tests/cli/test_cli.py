@@ -58,6 +58,9 @@ def test_lists_name_the_default_base_models() -> None:
         (["fit"], "say what to learn from"),
         (["predict", "nowhere", "new"], "model.json"),
         (["evaluate", ".", "new"], "model.json"),
+        (["fit", "nowhere/", "--max-size", "20"], "no amount with its unit"),
+        (["fit", "nowhere/", "--strategy", "ful"], "Did you mean 'full'"),
+        (["compare", "a", "b"], "no finished run"),
     ],
 )
 def test_user_errors_are_short_and_exit_with_2(words: list[str], reason: str, tmp_path: Path) -> None:
@@ -66,6 +69,28 @@ def test_user_errors_are_short_and_exit_with_2(words: list[str], reason: str, tm
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.golden
+def test_two_runs_are_listed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
+    assert "No finished runs" in _run("runs", cwd=tmp_path).stdout
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(120, 4)), columns=list("abcd"))
+    table["kind"] = np.where(table["a"] > 0, "up", "down")
+    np.save(tmp_path / "rows.npy", table[list("abcd")].to_numpy(np.float32))
+    code = (
+        "import headstart, numpy as np, pandas as pd\n"
+        "rows = np.load('rows.npy'); labels = np.where(rows[:, 0] > 0, 'up', 'down')\n"
+        "headstart.fit(rows, labels=labels, out='runs/a'); headstart.fit(rows, labels=labels, out='runs/b', head='ridge')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    listed = _run("runs", cwd=tmp_path).stdout
+    assert "runs/a" in listed and "runs/b" in listed
+    done = _run("compare", "runs/a", "b", "--out", "both.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "on the same 24 test rows" in done.stdout and "settings that differ" in done.stdout
+    assert (tmp_path / "both.json").exists()
 
 
 @pytest.mark.golden

@@ -105,6 +105,70 @@ def test_test_labels_cannot_reach_the_model(tmp_path: Path) -> None:
     assert fooled.metrics["accuracy"] < honest.metrics["accuracy"]
 
 
+def test_test_labels_cannot_reach_a_rung(tmp_path: Path) -> None:
+    """With a goal, too: every figure and decision of the climb stays when the labels of the test rows are scrambled."""
+    vectors, labels = _vectors()
+    part = np.array(["train"] * 90 + ["test"] * 30)
+    scrambled = labels.copy()
+    scrambled[90:] = (labels[90:] + 1) % 3
+    honest = _fit(vectors, tmp_path / "a", labels=labels, split=part, goal="accuracy >= 0.8")
+    fooled = _fit(vectors, tmp_path / "b", labels=scrambled, split=part, goal="accuracy >= 0.8")
+    climbs = [run.report.climb for run in (honest, fooled)]
+    assert climbs[0] is not None and climbs[1] is not None
+    for one, two in zip(climbs[0].rungs, climbs[1].rungs, strict=True):
+        assert (one.value, one.low, one.high, one.decision, one.reason) == (
+            two.value,
+            two.low,
+            two.high,
+            two.decision,
+            two.reason,
+        )
+    assert honest.report.goal is not None and fooled.report.goal is not None
+    assert honest.report.goal.met and not fooled.report.goal.met
+
+
+def test_negative_transfer_is_said_in_verdict_report_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class lies in the raw input, and a base model that throws it away does worse."""
+    import torch
+
+    from headstart.backbones import Architecture, Backbone
+    from headstart.core.preprocessing import ImageTransform
+
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 160)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            picture = np.full((32, 32, 3), level) + random.normal(0, 25, (32, 32, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / "photos" / name / f"{number}.png")
+
+    class Blind(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            corner = images[:, 0, :2, :2].flatten(1)
+            return self.scale * torch.sign(corner - corner.mean(1, keepdim=True))
+
+    blind = Backbone(Architecture("timm", "blind"), Blind().eval(), ImageTransform(32, 32), name="blind", width=4)
+    run = headstart.fit(
+        tmp_path / "photos",
+        out=tmp_path / "run",
+        backbones=[blind],
+        scratch="off",
+        runtime="torch-fp32",
+        test=0.4,
+        progress=QUIET,
+    )
+    assert run.transfer_helped is False
+    assert run.verdict.startswith("Transfer did not help (negative transfer): ")
+    assert run.report.negative_transfer.startswith("Negative transfer: raw input is better by ")
+    assert run.report.negative_transfer in str(run)
+    report = json.loads((run.folder / "report.json").read_text())
+    assert report["negative_transfer"] == run.report.negative_transfer
+    assert 'class="goal harm"' in (run.folder / "report.html").read_text()
+
+
 def test_random_labels_are_not_called_a_success(tmp_path: Path) -> None:
     vectors, _ = _vectors(200)
     noise = np.random.default_rng(1).integers(0, 2, 200)

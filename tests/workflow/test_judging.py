@@ -97,7 +97,9 @@ def test_more_rows_and_better_evidence_raise_what_is_expected() -> None:
     assert "0.20" in search_gain("rmse", 0.2, Task("regression"), 100, [], 5).why
 
 
-@pytest.mark.parametrize(("brought", "factor"), [(0.04, 1.5), (0.1, 1.5), (0.02, 1.0), (0.0, 0.5), (-0.02, 0.0), (-1, 0.0)])
+@pytest.mark.parametrize(
+    ("brought", "factor"), [(0.04, 1.5), (0.1, 1.5), (0.02, 1.0), (0.0, 0.5), (-0.02, 0.0), (-1, 0.0)]
+)
 def test_evidence_is_clipped(brought: float, factor: float) -> None:
     assert evidence_of(0.02, brought) == pytest.approx(factor)
 

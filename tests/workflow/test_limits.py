@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_networks import small_image_backbone
 
 import headstart
 from headstart.core.errors import ConfigError, GoalError
@@ -23,6 +22,7 @@ from headstart.workflow.limits import (
     training_memory,
     watch_memory,
 )
+from small_networks import small_image_backbone
 
 TASK = Task("classification", ("a", "b"))
 

@@ -175,6 +175,8 @@ def _known() -> list[RunLine]:
     if not index_path().exists():
         return _rebuild() if _places_path().exists() else []
     try:
+        if index_path().stat().st_size == 0:
+            return _rebuild()
         with _open() as database:
             rows = database.execute(f"SELECT {', '.join(_COLUMNS)} FROM runs").fetchall()
         return [RunLine(*row) for row in rows]
