@@ -20,11 +20,13 @@ from headstart.data import Finding
 from headstart.evaluation import evaluate
 from headstart.report import (
     Candidate,
+    Climb,
     HeadSummary,
     NoveltySummary,
     RankData,
     ReportData,
     RowExample,
+    RungLine,
     TrainingCurves,
     render_rank,
     render_report,
@@ -139,6 +141,19 @@ def test_a_ranking(ranking: RankData) -> None:
     empty = check_stands_alone(render_rank(replace(ranking, candidates=[Candidate("x", note="too big")], cost=None)))
     assert "No base model could be scored" in empty.text
     assert "too big" in empty.text
+
+
+def test_the_page_of_a_climb_stands_alone_too(report: ReportData) -> None:
+    rungs = [
+        RungLine(1, "head", "solved head", value=0.8, low=0.7, high=0.9, decision="go"),
+        RungLine(2, "full", "full", value=0.85, low=0.75, high=0.95, kept=True, notes=["one"], tries=[{"value": 0.8}]),
+        RungLine(3, "search", "search", status="skipped", reason="not worth it"),
+    ]
+    climb = Climb(report.verdict.metric, 100, rungs, "goal", "the goal is met", 0.01, goal=0.84)
+    data = replace(report, climb=climb, negative_transfer="Negative transfer: raw input is better.", size_bytes=10**7)
+    page = check_stands_alone(render_report(data))
+    check_accessible(page)
+    assert "What was tried" in page.text and "10.0 MB" in page.text
 
 
 def test_the_least_a_run_can_have(bare_report: ReportData) -> None:
