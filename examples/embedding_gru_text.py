@@ -51,11 +51,11 @@ def main(argv: list[str] | None = None) -> SideBySide:
         seed=arguments.seed,
     )
     encoder = recurrent_backbone(arguments.vectors, hidden=arguments.hidden, max_tokens=512, seed=arguments.seed)
-    ways.fine_tune("word vectors, trained on", encoder, method("full", arguments))
-    ways.fine_tune("word vectors, left as they are", encoder, method("last-stages:1", arguments))
     if arguments.first is not None:
         knowing = learn_before(encoder, arguments)
         ways.fine_tune(f"{arguments.first.stem} learnt before", knowing, method("full", arguments))
+    ways.fine_tune("word vectors, trained on", encoder, method("full", arguments))
+    ways.fine_tune("word vectors, left as they are", encoder, method("last-stages:1", arguments))
     ways.fine_tune("scratch", encoder.with_random_weights(arguments.seed), method("full", arguments))
     ways.add_baselines()
     print(ways)

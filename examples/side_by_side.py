@@ -99,7 +99,8 @@ class SideBySide:
         started = time.process_time()
         tuned = method.fit(self.train, backbone, validation_rows=self.validation, progress=self.progress)
         seconds = time.process_time() - started
-        scores = tuned.model.predict(self.test, runtime="torch").scores
+        frozen = tuned.model.backbone.weights_digest == backbone.weights_digest
+        scores = tuned.model.predict(self.test, runtime="auto" if frozen else "torch").scores
         self.add(name, scores, cpu_seconds=seconds, trained=trained or tuned.plan_reason, history=tuned.history)
         return tuned
 
@@ -228,9 +229,13 @@ def frozen_and_from_scratch(ways: SideBySide, head: str, arguments: argparse.Nam
     arguments : Namespace
         ``base_model``, ``stage`` and ``pool`` (what is frozen), ``epochs``, ``learning_rate``, ``seed``.
     """
-    base = open_backbone(arguments.base_model)
-    maps = [stage for stage in base.stages[:-1] if len(stage.shape) == 3 and min(stage.shape[1:]) > 1]
-    frozen = base.until(arguments.stage or maps[-1].name, pool=arguments.pool)
+    stage = arguments.stage
+    if stage is None:
+        maps = [
+            one for one in open_backbone(arguments.base_model).stages if len(one.shape) == 3 and min(one.shape[1:]) > 1
+        ]
+        stage = maps[-1].name
+    frozen = open_backbone(arguments.base_model, until=stage, pool=arguments.pool)
     config = TrainingConfig(
         learning_rate=arguments.learning_rate / FRESH_HEAD, max_epochs=arguments.epochs, seed=arguments.seed
     )
@@ -238,7 +243,7 @@ def frozen_and_from_scratch(ways: SideBySide, head: str, arguments: argparse.Nam
     ways.fine_tune("frozen network", frozen, method, f"{frozen.name} up to {frozen.width:,} features, frozen; {head}")
     spent = ways.ways[-1].cpu_seconds
     random = frozen.with_random_weights(arguments.seed)
-    config = replace(config, learning_rate=1e-3 / FRESH_HEAD, max_epochs=1000, cpu_seconds=spent)
+    config = replace(config, learning_rate=1e-3 / FRESH_HEAD, max_epochs=50, cpu_seconds=spent)
     ways.fine_tune(
         "scratch", random, replace(method, strategy="full", config=config), "same network, everything trained"
     )

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> SideBySide:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of pictures in class folders")
     parser.add_argument("--base-model", default="timm:vgg16")
-    parser.add_argument("--stage", help="where the network is cut; after its last convolutions when left out")
+    parser.add_argument("--stage", default="features.30", help="where the network is cut; after its last convolutions")
     parser.add_argument("--pool", choices=["flatten", "mean"], default="flatten", help="what becomes of the map there")
     parser.add_argument("--rows", type=int, help="at most so many pictures to learn from")
     parser.add_argument("--test-rows", type=int, help="at most so many pictures to test on")

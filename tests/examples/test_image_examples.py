@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pq_weights import decode_pq
+from vgg_weights import vgg16_folder
 
 pytestmark = pytest.mark.golden
 
@@ -20,9 +21,21 @@ def test_cats_and_dogs_with_a_frozen_resnet50(
     (species,) = example("cats_and_dogs_resnet50").main(
         [
             *(str(shared_data / "cats_vs_dogs"), "--base-model", str(base), "--pool", "mean"),
-            *("--rows", "48", "--test-rows", "40", "--epochs", "8", "--out", str(tmp_path)),
+            *("--rows", "20", "--test-rows", "20", "--epochs", "6", "--out", str(tmp_path)),
         ]
     )
     assert [way.name for way in species.ways] == ["frozen network", "scratch", "raw", "majority"]
     assert species.accuracy("frozen network") > 0.85
     assert (tmp_path / "cats_and_dogs" / "report.html").is_file()
+
+
+def test_vgg16_flattened(example: Callable[[str], Any], shared_data: Path, tmp_path: Path) -> None:
+    ways = example("vgg16_flatten").main(
+        [
+            *(str(shared_data / "hymenoptera"), "--base-model", str(vgg16_folder())),
+            *("--rows", "20", "--test-rows", "16", "--epochs", "3", "--out", str(tmp_path)),
+        ]
+    )
+    assert [way.name for way in ways.ways] == ["frozen network", "scratch", "raw", "majority"]
+    assert "25,088 features" in ways.ways[0].trained
+    assert (tmp_path / "report.html").is_file()
