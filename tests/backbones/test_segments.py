@@ -202,6 +202,26 @@ def test_a_dropout_called_as_a_function_still_drops_in_training(looks: bool) -> 
     assert network[1].training
 
 
+class DropsOnTop(nn.Module):
+    """Drops by a function in its own forward pass, where no part can be left whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 4, 3)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        hidden = nn.functional.dropout(self.first(rows).relu(), 0.5, self.training)
+        features: Tensor = self.last(hidden).mean((2, 3))
+        return features
+
+
+def test_a_network_whose_pieces_would_not_train_like_it_is_one_block() -> None:
+    transform = ImageTransform(16, 16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, "squash")
+    backbone = Backbone(Architecture("timm", "none"), DropsOnTop(), transform, name="drops", width=4)
+    assert len(backbone.stages) > 3  # it can still be cut for inference
+    assert [block.name for block in backbone.blocks] == ["features"]
+
+
 def test_tracing_leaves_modes_as_they_were() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)).eval()
     network[1].train()

@@ -69,6 +69,7 @@ def test_a_shortened_network_has_stages_blocks_copies_and_random_twins(resnet: B
     short = resnet.until("layer3", "mean")
     assert [block.name for block in short.blocks] == ["maxpool", "layer1", "layer2", "layer3", "features"]
     assert [block.name for block in rebuilt(short).blocks] == [block.name for block in short.blocks]
+    assert [block.name for block in short.copy().blocks] == [block.name for block in short.blocks]
     again = short.until("layer1")
     assert again.architecture == resnet.until("layer1").architecture
     assert again.weights_digest == resnet.until("layer1").weights_digest

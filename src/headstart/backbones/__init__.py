@@ -1,6 +1,6 @@
 """Base models from any source behind one type; see `open_backbone`."""
 
-from headstart.backbones.architecture import Architecture
+from headstart.backbones.architecture import Architecture, Truncation
 from headstart.backbones.backbone import Backbone, BackboneInfo, Stage
 from headstart.backbones.opening import DEFAULT_IMAGE, DEFAULT_TEXT, build_backbone, open_backbone, vector_backbone
 
@@ -11,6 +11,7 @@ __all__ = [
     "Backbone",
     "BackboneInfo",
     "Stage",
+    "Truncation",
     "build_backbone",
     "open_backbone",
     "vector_backbone",

@@ -273,10 +273,11 @@ class Backbone:
 
         Convolutional networks: the stem and every group of layers (ResNet: ``maxpool``, ``layer1`` to ``layer4``);
         transformers: embeddings and every layer. What is left after the last unit, a pooling, is a block without
-        parameters. Found in the network; nothing is listed per architecture. A network that cannot be cut is one block.
+        parameters. Found in the network; nothing is listed per architecture. A network that cannot be cut, or whose
+        pieces would not train as the whole does, is one block.
         """
         cutter, points, _ = self._cuts
-        names = {point.name for point in cutter.blocks()} if points else set()
+        names = {point.name for point in cutter.blocks()} if points and getattr(cutter, "trainable", True) else set()
         return (*(stage for stage in self.stages[1:-1] if stage.name in names), self.stages[-1])
 
     def cut(self, stage: str | int | Stage) -> tuple[nn.Module, nn.Module]:
