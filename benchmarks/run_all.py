@@ -12,7 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("startup", "logme", "extraction", "memory", "frozen_training", "ranking", "accuracy", "kills")
+SCRIPTS = (
+    "startup",
+    "logme",
+    "extraction",
+    "memory",
+    "frozen_training",
+    "loop_overhead",
+    "ranking",
+    "accuracy",
+    "kills",
+)
 
 
 def main() -> None:
