@@ -3,8 +3,8 @@
     python benchmarks/loop_overhead.py [--rounds 15] [--only last-stage]
 
 Both sides train copies of one network with the same fused AdamW, in the same process on one thread, a few steps of one and then
-of the other, in turn; the ratio of their CPU seconds is taken each round, and its median counts. The tensors are made beforehand, so
-decoding is in neither. The loop's side does all that a training does in a step: order, schedule, seeds, losses, the measure on
+of the other, in turn; the ratio of their CPU seconds is taken each round, and its median counts. The tensors are made beforehand,
+so decoding is in neither. The loop's side does all that a training does in a step: order, schedule, seeds, losses, the measure on
 training rows, the watch for losses that explode. Shortening gradients is measured on its own, as "clipped", against the same with
 torch's own function.
 
