@@ -8,7 +8,7 @@ from typing import Any
 from headstart.core.progress import format_seconds
 from headstart.evaluation import Interval, format_interval, format_metric, format_number, format_p_value, metric_title
 from headstart.evaluation.wording import is_share
-from headstart.report.rungs import Climb, RungLine
+from headstart.report.rungs import Climb, RungLine, short_name
 
 __all__ = ["difference_text", "recipe_text", "rung_lines", "stop_sentence"]
 
@@ -28,7 +28,7 @@ def _line(climb: Climb, line: RungLine) -> dict[str, Any]:
     return {
         "number": line.number,
         "title": line.title,
-        "backbone": "" if line.name in {"head", "base-model"} else line.backbone,
+        "backbone": "" if line.name in {"head", "base-model"} else short_name(line.backbone),
         "kept": line.kept,
         "tag": _TAGS.get(line.status, ""),
         "recipe": recipe_text(line.settings),

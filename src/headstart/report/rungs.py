@@ -8,10 +8,21 @@ from typing import Any, Literal
 
 from headstart.evaluation import PairedTest
 
-__all__ = ["Climb", "RungLine", "RungStatus", "StoppedBy"]
+__all__ = ["Climb", "RungLine", "RungStatus", "StoppedBy", "short_name"]
 
 RungStatus = Literal["tried", "skipped", "failed", "cut-off"]
 StoppedBy = Literal["goal", "budget", "not-worth-it", "limits", "last-rung", "no-goal", "asked"]
+
+
+def short_name(backbone: str) -> str:
+    """Return a base model's name for a line of text: of a path only the last part.
+
+    Examples
+    --------
+    >>> short_name("/weights/resnet50.safetensors"), short_name("timm:resnet18"), short_name("weights/bert/")
+    ('resnet50', 'timm:resnet18', 'bert')
+    """
+    return backbone.rstrip("/\\").replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
 
 
 @dataclass(frozen=True)

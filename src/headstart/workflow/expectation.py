@@ -42,7 +42,6 @@ __all__ = [
     "gain_text",
     "search_gain",
     "share_that_stays",
-    "short_name",
     "tuning_gain",
     "worth_of",
 ]
@@ -228,17 +227,6 @@ def worth_of(metric: str, value: float) -> float:
     0.04
     """
     return _WORTH * error_of(metric, value)
-
-
-def short_name(backbone: str) -> str:
-    """Return a base model's name for a line of text: of a path only the last part.
-
-    Examples
-    --------
-    >>> short_name("/weights/resnet50.safetensors"), short_name("timm:resnet18"), short_name("weights/bert/")
-    ('resnet50', 'timm:resnet18', 'bert')
-    """
-    return backbone.rstrip("/\\").replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
 
 
 def gain_text(metric: str, gain: float, *, sign: bool = True) -> str:

@@ -234,7 +234,9 @@ def _goal(done: Finished, data: ReportData) -> Goal | None:
         note += f" Measured: {', '.join(known)}." if known else ""
         note += f" Above the limit: {'; '.join(broken)}." if broken else ""
     if not met:
+        refused = {line.backbone for line in done.climbed.climb.rungs if line.reason.startswith("never started")}
         untried = [item.backbone for item in done.candidates if not item.chosen and item.score is not None]
+        untried = [name for name in untried if name not in refused]
         note += f" Stopped: {done.climbed.climb.reason}."
         note += " To try next: more labelled rows, a stronger base model (--backbone), two views (--views 2)."
         note += f" Other base models considered: {', '.join(untried)}." if untried else ""

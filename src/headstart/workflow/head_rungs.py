@@ -16,8 +16,9 @@ from headstart.heads import LinearHead
 from headstart.methods import FeatureExtraction
 from headstart.metrics import compute_metrics
 from headstart.model import Model
+from headstart.report.rungs import short_name
 from headstart.workflow.examples import held_out_scores
-from headstart.workflow.expectation import Expectation, base_model_gain, short_name
+from headstart.workflow.expectation import Expectation, base_model_gain
 from headstart.workflow.ladder import Needs, Standing, Tried
 from headstart.workflow.limits import Limits, estimate_size, measure_latency, resident_memory
 

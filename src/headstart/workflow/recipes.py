@@ -99,12 +99,15 @@ class Tuned:
         Its curves.
     notes : tuple of str
         What a person should know: the boundary, the strategy's reason, the precision.
+    mix : float, optional
+        How far its weights went from the solved start to the trained ones.
     """
 
     model: Model
     scores: NDArray[np.float64] | None = None
     history: History | None = None
     notes: tuple[str, ...] = ()
+    mix: float | None = None
 
     def curves(self, name: str, measure: str) -> TrainingCurves | None:
         """Return the curves for the report."""
@@ -126,6 +129,7 @@ class TuningRows:
     seed: int = 0
     store: FeatureStore | bool | None = None
     temperature: float | None = None
+    mix: float | None = None
 
 
 Tune = Callable[[Recipe, Dataset, Dataset | None, TuningRows, Path | None, Progress], Tuned]
@@ -248,6 +252,7 @@ def tune(
         strategy=recipe.strategy,
         config=config,
         regularisers=tuple(f"{name}:{weight:g}" for name, weight in recipe.regularisers.items()),
+        mix="auto" if shared.mix is None else shared.mix,
         temperature=shared.temperature,
         seed=shared.seed,
     )
@@ -264,4 +269,4 @@ def tune(
         raise DataError(
             f"fit: {len(judging) - len(done.validation_kept)} judging rows could not be read while fine-tuning."
         )
-    return Tuned(done.model, done.validation_scores, done.history, (done.plan_reason, *done.notes))
+    return Tuned(done.model, done.validation_scores, done.history, (done.plan_reason, *done.notes), done.mix)

@@ -20,7 +20,8 @@ from headstart.data import Dataset
 from headstart.heads import LinearHead
 from headstart.metrics import compute_metrics
 from headstart.model import Model
-from headstart.workflow.expectation import Expectation, evidence_of, short_name, tuning_gain
+from headstart.report.rungs import short_name
+from headstart.workflow.expectation import Expectation, evidence_of, tuning_gain
 from headstart.workflow.head_rungs import HeadSettings
 from headstart.workflow.ladder import Needs, Standing, Tried
 from headstart.workflow.limits import estimate_size, measure_latency, resident_memory, training_memory
@@ -169,6 +170,7 @@ def tried_from(done: Any, recipe: Recipe, rung: Any, standing: Standing, learnin
         rung.seed,
         settings.store,
         getattr(tuned.model.head, "temperature", None),
+        tuned.mix,
     )
 
     def refit(progress: Progress) -> Model:

@@ -160,7 +160,7 @@ class Unfinished:
 
             history = None if stored["history"] is None else History(**stored["history"])
             scores = np.load(place / "scores.npy", allow_pickle=False)
-            tuned = Tuned(load_model(place / "model"), scores, history, tuple(stored["notes"]))
+            tuned = Tuned(load_model(place / "model"), scores, history, tuple(stored["notes"]), stored["mix"])
             costs = (float(stored["cpu_seconds"]), float(stored["wall_seconds"]))
         except (OSError, ValueError, KeyError, TypeError, HeadstartError):
             return None
@@ -180,6 +180,7 @@ class Unfinished:
                 "digest": key.digest,
                 "history": None if tuned.history is None else asdict(tuned.history),
                 "notes": list(tuned.notes),
+                "mix": tuned.mix,
                 "cpu_seconds": cpu_seconds,
                 "wall_seconds": wall_seconds,
             }
