@@ -35,7 +35,7 @@ from headstart.methods.tuning_rows import TuningRows, check_rows
 from headstart.objectives import Objective
 from headstart.training import TrainingConfig
 from headstart.training.choose import choose_strategy
-from headstart.training.strategies import HeadOnly, Strategy, read_strategy
+from headstart.training.strategies import HeadOnly, LinearProbeThenFineTune, Strategy, read_strategy
 
 __all__ = ["FineTuned", "FineTuning"]
 
@@ -57,7 +57,7 @@ class FineTuning:
         ``"solved"`` starts from the solution on frozen features; ``"linear"``, layers in words
         (``"dense512-relu-dropout0.5"``) or a module start at random.
     config : TrainingConfig, optional
-        How to train; by modality and number of rows (`headstart.methods.recipe.default_config`) when left out.
+        How to train; by modality, strategy and number of rows (`headstart.methods.recipe.default_config`) when left out.
     regularisers : sequence of str or Objective
         Further terms of the loss: ``"l2-sp"``, ``"delta"``, ``"bss"``, ``"lwf"``, ``"co-tuning"``, ``"bi-tuning"``,
         ``"stochastic-normalisation"``, each with its weight after a colon if need be.
@@ -220,6 +220,7 @@ class FineTuning:
             modality,
             task.kind,
             len(part.learning),
+            whole=not _is_partial(strategy),
             head_only=isinstance(strategy, HeadOnly),
             solved=self.head == "solved",
             seed=self.seed,
@@ -268,6 +269,12 @@ class FineTuning:
             len(part.learning), part.learning.task.num_outputs, parameters=_count(backbone), num_stages=stages
         )
         return choice.strategy, choice.reason
+
+
+def _is_partial(strategy: Strategy) -> bool:
+    """Return whether a frozen prefix is left, as far as the strategy alone can say."""
+    chosen = strategy.then if isinstance(strategy, LinearProbeThenFineTune) else strategy
+    return isinstance(chosen, HeadOnly) or getattr(chosen, "num_stages", None) is not None
 
 
 def _count(backbone: Backbone) -> int:
