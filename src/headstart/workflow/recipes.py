@@ -142,7 +142,8 @@ def recipe_for(strategy: str, rows: Dataset) -> Recipe:
 
     assert rows.task is not None
     name = strategy.partition(":")[0]
-    config = default_config(rows.modality, rows.task.kind, len(rows), head_only=name == "head-only")
+    head_only, whole = name == "head-only", name not in {*_PARTIAL, "head-only"}
+    config = default_config(rows.modality, rows.task.kind, len(rows), whole=whole, head_only=head_only)
     recipe = Recipe(
         strategy,
         config.max_epochs,
