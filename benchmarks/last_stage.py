@@ -194,7 +194,7 @@ def run_plain(num_images: int, num_test: int, epochs: int, seed: int) -> dict[st
             nn.utils.clip_grad_norm_([item for group in groups for item in group["params"]], 5.0)
             optimiser.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.3f}", file=sys.stderr, flush=True)
     spent = cpu_seconds() - started
     network.eval()
