@@ -24,7 +24,7 @@ def _run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["methods"], ["backbones"], ["fit", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["methods"], ["backbones"], ["runs"], ["fit", "--help"]])
 def test_what_must_be_quick_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['headstart', *{words!r}]\n"

@@ -1,30 +1,56 @@
-"""Floor 8: the loop. Rank, fit, check, predict, evaluate: one function for each command."""
+"""Floor 9: the loop. Rank, fit, check, predict, evaluate, runs, compare: one function for each command.
 
-from headstart.workflow.applying import Assessment, check, evaluate, predict
-from headstart.workflow.comparing import Comparison, compare
-from headstart.workflow.config import FitConfig, read_config
-from headstart.workflow.fitting import fit
-from headstart.workflow.goal import parse_budget, parse_goal
-from headstart.workflow.index import RunLine, RunList, runs
-from headstart.workflow.ranking import Ranking, rank
-from headstart.workflow.run import Run
+What is asked for is imported when it is asked for: listing runs needs no torch.
+"""
 
-__all__ = [
-    "Assessment",
-    "Comparison",
-    "FitConfig",
-    "Ranking",
-    "Run",
-    "RunLine",
-    "RunList",
-    "check",
-    "compare",
-    "evaluate",
-    "fit",
-    "parse_budget",
-    "parse_goal",
-    "predict",
-    "rank",
-    "read_config",
-    "runs",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.workflow.applying import Assessment as Assessment
+    from headstart.workflow.applying import check as check
+    from headstart.workflow.applying import evaluate as evaluate
+    from headstart.workflow.applying import predict as predict
+    from headstart.workflow.comparing import Comparison as Comparison
+    from headstart.workflow.comparing import compare as compare
+    from headstart.workflow.config import FitConfig as FitConfig
+    from headstart.workflow.config import read_config as read_config
+    from headstart.workflow.fitting import fit as fit
+    from headstart.workflow.goal import parse_budget as parse_budget
+    from headstart.workflow.goal import parse_goal as parse_goal
+    from headstart.workflow.index import RunLine as RunLine
+    from headstart.workflow.index import RunList as RunList
+    from headstart.workflow.index import runs as runs
+    from headstart.workflow.ranking import Ranking as Ranking
+    from headstart.workflow.ranking import rank as rank
+    from headstart.workflow.run import Run as Run
+
+_HOMES = {
+    "Assessment": "applying",
+    "Comparison": "comparing",
+    "FitConfig": "config",
+    "Ranking": "ranking",
+    "Run": "run",
+    "RunLine": "index",
+    "RunList": "index",
+    "check": "applying",
+    "compare": "comparing",
+    "evaluate": "applying",
+    "fit": "fitting",
+    "parse_budget": "goal",
+    "parse_goal": "goal",
+    "predict": "applying",
+    "rank": "ranking",
+    "read_config": "config",
+    "runs": "index",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"headstart.workflow.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'headstart.workflow' has no attribute {name!r}")
