@@ -21,7 +21,7 @@ from headstart.features import FeatureStore, extract_features
 from headstart.heads import LinearHead, NetworkHead, fit_temperature, to_probabilities
 from headstart.methods import FineTuning
 from headstart.methods.fine_tuned import cross_calibrated, judged_loss
-from headstart.methods.regularisers import REGULARISERS
+from headstart.methods.regularisers import REGULARISERS, read_regularisers
 from headstart.model import load_model
 from headstart.objectives import BSS
 from headstart.training import TrainingConfig
@@ -397,6 +397,8 @@ def test_a_module_of_ones_own_trains_but_saving_says_what_it_needs(network: Back
         ({"strategy": "last-stage"}, "Did you mean 'last-stages'"),
         ({"regularisers": ("l2sp",)}, "Did you mean 'l2-sp'"),
         ({"regularisers": ("bss:much",)}, "a number; got 'much'"),
+        ({"regularisers": ("bss:nan",)}, "finite number; got 'nan'"),
+        ({"regularisers": ("stochastic-normalisation:1.5",)}, "robability"),
         ({"batch_norm": "keep"}, "batch_norm is 'frozen' or 'train'"),
         ({"boundary": "here"}, "boundary is auto"),
         ({"validation": 1.0}, r"lies in \[0, 1\)"),
@@ -408,6 +410,12 @@ def test_a_module_of_ones_own_trains_but_saving_says_what_it_needs(network: Back
 def test_options_that_break_a_rule_are_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         FineTuning(**options)
+
+
+def test_the_number_after_a_name_goes_where_it_belongs() -> None:
+    weighed, normalised = read_regularisers(["l2-sp:0.5", "stochastic-normalisation:0.3"])
+    assert weighed.weight == 0.5
+    assert normalised.config()["probability"] == 0.3
 
 
 def test_regularisers_have_the_names_of_the_catalog() -> None:

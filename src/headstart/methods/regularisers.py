@@ -1,10 +1,12 @@
 """Regularisers of fine-tuning by name: what keeps a network that learns from few rows near what it knew.
 
-A name may carry the weight of the term, ``"bss:0.01"``; left out, it is the one its paper uses.
+A name may carry the weight of the term, ``"bss:0.01"``; left out, it is the one its paper uses. The number of
+``"stochastic-normalisation:0.3"`` is its probability.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import nn
@@ -30,10 +32,12 @@ _SOURCE = "source"
 def read_regularisers(values: Sequence[str | Objective]) -> tuple[Objective, ...]:
     """Return the objectives that names, or objectives themselves, stand for.
 
+    A number after a colon is the term's weight; of stochastic normalisation, which is no term, its probability.
+
     Raises
     ------
     ConfigError
-        If there is no such regulariser, or its weight is no number.
+        If there is no such regulariser, or what follows the colon is no number it takes.
 
     Examples
     --------
@@ -54,15 +58,18 @@ def _read(value: str) -> Objective:
         raise ConfigError(
             f"regularisers: there is no {name!r}; there are {', '.join(REGULARISERS)}.{did_you_mean(name, REGULARISERS)}"
         )
-    objective = REGULARISERS[name]()
-    if colon:
-        try:
-            objective.weight = float(weight)
-        except ValueError as error:
-            raise ConfigError(
-                f"regularisers: what follows {name}: is the term's weight, a number; got {weight!r}."
-            ) from error
-    return objective
+    if not colon:
+        return REGULARISERS[name]()
+    argument = "probability" if name == "stochastic-normalisation" else "weight"
+    try:
+        number = float(weight)
+    except ValueError as error:
+        raise ConfigError(
+            f"regularisers: what follows {name}: is the term's {argument}, a number; got {weight!r}."
+        ) from error
+    if not math.isfinite(number):
+        raise ConfigError(f"regularisers: what follows {name}: is a finite number; got {weight!r}.")
+    return REGULARISERS[name](**{argument: number})
 
 
 def needs_source_head(objectives: Sequence[Objective]) -> bool:
