@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from headstart.cli.main import main
+
 
 def _run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "100"}
@@ -63,10 +65,27 @@ def test_lists_name_the_default_base_models() -> None:
         (["compare", "a", "b"], "no finished run"),
     ],
 )
-def test_user_errors_are_short_and_exit_with_2(words: list[str], reason: str, tmp_path: Path) -> None:
-    done = _run(*words, cwd=tmp_path)
+def test_user_errors_are_short_and_exit_with_2(
+    words: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["headstart", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert reason in said
+    assert len(said.strip().splitlines()) <= 2
+
+
+@pytest.mark.golden
+def test_a_user_error_of_the_program_itself(tmp_path: Path) -> None:
+    done = _run("fit", "nowhere/", cwd=tmp_path)
     assert done.returncode == 2
-    assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
