@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := text,fast,demo,dev
+EXTRAS := text,fast,tune,demo,dev
 
 .PHONY: demo test check golden bench docs clean
 
