@@ -48,7 +48,9 @@ def test_the_best_validated_weights_are_kept() -> None:
     config = TrainingConfig(cpu_seconds=20, learning_rate=0.3, max_epochs=12)
     history = train(network, TASK, _rows(points, targets, 0, 200), validation, config)
     with torch.no_grad():
-        loss = nn.functional.cross_entropy(network(torch.from_numpy(points[200:])).logits, torch.from_numpy(targets[200:]))
+        loss = nn.functional.cross_entropy(
+            network(torch.from_numpy(points[200:])).logits, torch.from_numpy(targets[200:])
+        )
     assert not network.training
     assert float(loss) == pytest.approx(min(history.validation_loss), rel=1e-5)
 
