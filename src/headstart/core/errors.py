@@ -2,7 +2,8 @@
 
     HeadstartError
     |-- DataError           rows, files, columns, labels
-    |   `-- UnreadableRow   one row that cannot be decoded; collected, never fatal by itself
+    |   |-- UnreadableRow   one row that cannot be decoded; collected, never fatal by itself
+    |   `-- DomainError     two domains that an aligner or a measure cannot bring together
     |-- ShapeError          arrays that do not fit each other
     |-- BackboneError       a base model that cannot be found, built or filled with weights
     |   `-- OfflineError    weights that only a hub has, and no hub within reach
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DomainError",
     "GoalError",
     "HeadstartError",
     "MissingExtra",
@@ -51,6 +53,10 @@ class DataError(HeadstartError):
 
 class UnreadableRow(DataError):
     """One row that cannot be decoded. The message says why; the caller adds it to the quarantine list."""
+
+
+class DomainError(DataError, ValueError):
+    """Two domains that an aligner or a measure cannot bring together: empty, of different widths, without overlap."""
 
 
 class ShapeError(HeadstartError, ValueError):
