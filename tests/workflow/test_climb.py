@@ -196,6 +196,10 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     stored = json.loads((tmp_path / "run" / "rungs.json").read_text())
     assert not stored["finished"] and [rung["name"] for rung in stored["rungs"]] == ["head", "partial"]
     assert not (tmp_path / "run" / "run.toml").exists()
+    notes = tmp_path / "run" / "unfinished" / "run.json"
+    spent = json.loads(notes.read_text())
+    assert spent["cpu_seconds"] > 0
+    notes.write_text(json.dumps({**spent, "cpu_seconds": 5000.0, "seconds": 7000.0}))
     before = len(calls)
 
     def counted(self: FineTuning, rows: Any, *args: Any, **kw: Any) -> Any:
@@ -206,6 +210,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     run = _fit(photos, tmp_path / "run", **options)
     again = [name for name in calls[before:] if name.startswith("last-stages")]
     kept = next(line.name for line in run.report.climb.rungs if line.kept) if run.report.climb else ""
+    assert run.report.cost.cpu_seconds > 5000 and run.report.cost.wall_seconds > 7000  # those of the killed process count
     assert len(again) == (1 if kept == "partial" else 0)  # only the final fit trains it again
     np.testing.assert_array_equal(run.predictions.scores, straight.predictions.scores)
     assert run.report.climb is not None and straight.report.climb is not None

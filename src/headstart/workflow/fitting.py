@@ -131,6 +131,9 @@ def fit(
         prepared = _without_lost(prepared, lost)
         job = _Fit(prepared, config, goal, limits, clock, store, progress, folder, command)
         climbed = job.climb(backbones or config.backbones)
+    except KeyboardInterrupt:
+        job.write_spent()
+        raise
     climbed, model = job.final_model(climbed)
     baselines = job.baselines(climbed)
     run = finish(
@@ -147,8 +150,8 @@ def fit(
             test_features=job.test_features(model),
             candidates=job.candidate_lines(climbed),
             baselines=baselines,
-            cpu_seconds=time.process_time() - clock.cpu_started,
-            wall_seconds=clock.earlier + time.perf_counter() - clock.started,
+            cpu_seconds=clock.cpu_spent,
+            wall_seconds=clock.wall_spent,
             progress=progress,
             notes=tuple(job.notes),
         ),
@@ -264,7 +267,7 @@ class _Fit:
             )
         order = self._rank(opened) if len(opened) > 1 else opened
         announce_plan(self.prepared, order[0], self.views, self.config, self.store, self.progress)
-        self.clock.earlier = self.unfinished.begin(self.train)
+        self.clock.earlier, self.clock.cpu_earlier = self.unfinished.begin(self.train)
         groups = self.prepared.train_groups
         judging = choose_rows(self.train, groups, self.metric, seed=self.config.seed, all_rows=not self.tunes)
         standing = Standing(judging, self.clock, self.progress)
@@ -302,7 +305,7 @@ class _Fit:
     def baselines(self, climbed: Climbed) -> list[BaselineScores]:
         """Train what the model has to beat; the test rows they answer for carry no labels."""
         config, rows = self.config, self.prepared.test_rows
-        spent = time.process_time() - self.clock.cpu_started
+        spent = self.clock.cpu_spent
         found = [majority_baseline(self.train, len(rows))]
         if self.train.modality == "vector":
             self._note(
@@ -418,11 +421,15 @@ class _Fit:
         return self._curves[id(head)]
 
     def _write_rungs(self, climb: Climb) -> None:
-        self.unfinished.spent(self.clock.earlier + time.perf_counter() - self.clock.started)
+        self.write_spent()
         try:
             write_json(self.folder / "rungs.json", rungs_json(climb, finished=False))
         except OSError as error:
             self.progress.say(f"{self.folder / 'rungs.json'} cannot be written: {error}")
+
+    def write_spent(self) -> None:
+        """Write down what was spent, so that the run counts it when it goes on."""
+        self.unfinished.spent(self.clock.wall_spent, self.clock.cpu_spent)
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

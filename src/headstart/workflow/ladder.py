@@ -34,10 +34,11 @@ __all__ = ["Climbed", "Clock", "Ladder", "Needs", "Rung", "Standing", "Tried", "
 
 @dataclass
 class Clock:
-    """Wall-clock time spent against the budget; ``earlier`` seconds were spent before this process began."""
+    """Time spent against the budget; ``earlier`` wall-clock and ``cpu_earlier`` CPU seconds went before this process began."""
 
     budget: float
     earlier: float = 0.0
+    cpu_earlier: float = 0.0
 
     def __post_init__(self) -> None:
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
@@ -45,7 +46,17 @@ class Clock:
     @property
     def left(self) -> float:
         """Seconds of the budget that are left."""
-        return self.budget - self.earlier - (time.perf_counter() - self.started)
+        return self.budget - self.wall_spent
+
+    @property
+    def wall_spent(self) -> float:
+        """Wall-clock seconds spent so far, by earlier processes too."""
+        return self.earlier + time.perf_counter() - self.started
+
+    @property
+    def cpu_spent(self) -> float:
+        """CPU seconds spent so far, by earlier processes too."""
+        return self.cpu_earlier + time.process_time() - self.cpu_started
 
     @property
     def busy(self) -> float:

@@ -84,8 +84,8 @@ class Unfinished:
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
     _begun: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def begin(self, rows: Dataset) -> float:
-        """Take up the work, and return the seconds that were spent on it before.
+    def begin(self, rows: Dataset) -> tuple[float, float]:
+        """Take up the work, and return the wall-clock and CPU seconds that were spent on it before.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class Unfinished:
             If the rows are others than those the run was begun with.
         """
         if self.run is None:
-            return 0.0
+            return 0.0, 0.0
         assert rows.targets is not None
         here = {
             "rows": len(rows),
@@ -105,15 +105,17 @@ class Unfinished:
             _refuse_other_rows(self.run, stored.get("data", {}), here)
             self.progress.say(f"going on with the run that was begun in {self.run}")
             self._begun = here
-            return float(stored.get("seconds", 0.0))
+            return float(stored.get("seconds", 0.0)), float(stored.get("cpu_seconds", 0.0))
         self.clear()
         self._begun = here
-        self._write("run.json", {"command": self.command, "data": here, "seconds": 0.0})
-        return 0.0
+        self.spent(0.0, 0.0)
+        return 0.0, 0.0
 
-    def spent(self, seconds: float) -> None:
-        """Write down the wall-clock seconds spent so far."""
-        self._write("run.json", {"command": self.command, "data": self._begun, "seconds": seconds})
+    def spent(self, seconds: float, cpu_seconds: float) -> None:
+        """Write down the wall-clock and CPU seconds spent so far; before `begin` there is nothing to write about."""
+        if self._begun:
+            about = {"command": self.command, "data": self._begun, "seconds": seconds, "cpu_seconds": cpu_seconds}
+            self._write("run.json", about)
 
     def recipe_begun(self, name: str, recipe: Recipe) -> Recipe:
         """Return the recipe a rung was begun with in an earlier process, else the one given, which is written down.
