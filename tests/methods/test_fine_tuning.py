@@ -449,3 +449,21 @@ def test_a_class_without_a_training_row_is_said() -> None:
     more = rows.relabelled(Task("classification", (*rows.task.classes, "never")), rows.targets)
     done = FineTuning("head-only", head="dense8-relu", config=SHORT).fit(more, vector_backbone(3), store=False)
     assert "no training row of never: the model cannot learn to answer so" in done.notes
+
+
+def test_the_rate_finder_begins_where_fit_begins_and_leaves_no_trace(
+    network: Backbone, pictures: Dataset, tmp_path: Path
+) -> None:
+    method = FineTuning("last-stages:1", config=SHORT, validation=0.0, runtime="torch-fp32")
+    before = network.weights_digest
+    sweep = method.find_learning_rate(pictures, network, num_steps=40)
+    assert sweep.rates[0] == pytest.approx(1e-7) and sweep.suggestion < sweep.rates[-1]
+    again = method.find_learning_rate(pictures, network, num_steps=40)
+    assert again.losses == sweep.losses  # the same rows, start and draws
+    other = FineTuning("full", config=SHORT, validation=0.0).find_learning_rate(pictures, network, num_steps=40)
+    assert other.losses[-1] != sweep.losses[-1]  # another part trains
+    assert other.losses[0] == pytest.approx(sweep.losses[0], rel=1e-3)  # from the same start
+    assert sweep.plot(tmp_path / "rates.png").stat().st_size > 1000
+    assert network.weights_digest == before and open_backbone(network.module, input_size=32).weights_digest == before
+    with pytest.raises(ConfigError, match="solved head needs no learning rate"):
+        FineTuning("head-only").find_learning_rate(pictures, network)

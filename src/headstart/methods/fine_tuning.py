@@ -35,6 +35,7 @@ from headstart.methods.tuning_rows import TuningRows, check_rows
 from headstart.objectives import Objective
 from headstart.training import TrainingConfig
 from headstart.training.choose import choose_strategy
+from headstart.training.rate_finder import RateSweep
 from headstart.training.strategies import HeadOnly, LinearProbeThenFineTune, Strategy, read_strategy
 
 __all__ = ["FineTuned", "FineTuning"]
@@ -167,14 +168,8 @@ class FineTuning:
             If strategy, head or regularisers do not suit the base model.
         """
         started = time.process_time()
-        check_rows(train_rows, backbone, validation_rows)
-        part = TuningRows(train_rows, validation_rows)
-        if validation_rows is None:
-            part.divide(self._share(), groups, self.seed)
-        part.read(backbone, self.head == "solved", store, progress)
-        start = self._solve(part, backbone, solved)
-        strategy, why = self._choose(part, backbone)
-        job = TuningJob(self._settings(part, strategy), part, backbone, strategy, why, start)
+        job = self._job(train_rows, backbone, validation_rows, solved, groups, store, progress)
+        part, start, strategy = job.rows, job.solved, job.strategy
         if start is not None and isinstance(strategy, HeadOnly):
             done = job.keep_solved()
         else:
@@ -182,6 +177,66 @@ class FineTuning:
         if part.divided and self.refit and start is not None and not job.settings.config.restore_best:
             done = self._again(done, job, train_rows, backbone, groups, checkpoint, store, progress)
         return replace(done, cpu_seconds=time.process_time() - started)
+
+    def find_learning_rate(
+        self,
+        train_rows: Dataset,
+        backbone: Backbone,
+        *,
+        num_steps: int = 100,
+        store: FeatureStore | bool | None = None,
+        progress: Progress | None = None,
+    ) -> RateSweep:
+        """Return losses along rising learning rates, from where `fit` would begin; nothing is kept of these steps.
+
+        Parameters
+        ----------
+        train_rows : Dataset
+            Labelled.
+        backbone : Backbone
+            Stays as it is.
+        num_steps : int
+            Steps of the sweep.
+        store, progress
+            As in `fit`.
+
+        Returns
+        -------
+        RateSweep
+            ``suggestion`` and ``cautious`` are rates for ``TrainingConfig(learning_rate=...)``, ``plot(path)`` draws the curve.
+
+        Raises
+        ------
+        ConfigError
+            If nothing but a solved head would train, or strategy, head or regularisers do not suit the base model.
+        """
+        job = self._job(train_rows, backbone, None, None, None, store, progress)
+        if job.solved is not None and isinstance(job.strategy, HeadOnly):
+            raise ConfigError(
+                "FineTuning: a solved head needs no learning rate, and nothing else would train; name a strategy, such as "
+                "'last-stages:1', or a head in words."
+            )
+        return job.sweep(num_steps, store, progress)
+
+    def _job(
+        self,
+        train_rows: Dataset,
+        backbone: Backbone,
+        validation_rows: Dataset | None,
+        solved: LinearHead | None,
+        groups: NDArray[Any] | None,
+        store: FeatureStore | bool | None,
+        progress: Progress | None,
+    ) -> TuningJob:
+        """Check and divide the rows, solve the head, choose the strategy."""
+        check_rows(train_rows, backbone, validation_rows)
+        part = TuningRows(train_rows, validation_rows)
+        if validation_rows is None:
+            part.divide(self._share(), groups, self.seed)
+        part.read(backbone, self.head == "solved", store, progress)
+        start = self._solve(part, backbone, solved)
+        strategy, why = self._choose(part, backbone)
+        return TuningJob(self._settings(part, strategy), part, backbone, strategy, why, start)
 
     def _again(
         self,

@@ -30,11 +30,13 @@ from headstart.methods.tuning_rows import TuningRows
 from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
 from headstart.objectives import Objective, StochasticNormalisation, without_stochastic_normalisation
-from headstart.training import History, InputRows, TrainingConfig, TrainingRows, supervised_phase, train
+from headstart.training import History, InputRows, Phase, Run, TrainingConfig, TrainingRows, supervised_phase, train
 from headstart.training.boundary import boundary_rows
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.network import Network
 from headstart.training.plan import Plan
+from headstart.training.probes import sweep_rates
+from headstart.training.rate_finder import RateSweep
 from headstart.training.rows import Rows
 from headstart.training.strategies import Strategy, without_batch_norm
 from headstart.training.weight_path import WeightPath
@@ -136,13 +138,25 @@ class TuningJob:
             model, History(), scores, self.rows.kept, scores, self.strategy, 0.0, reason, tuple(self.notes)
         )
 
+    def sweep(self, num_steps: int, store: FeatureStore | bool | None, progress: Progress | None) -> RateSweep:
+        """Return training losses along rising learning rates, from where the training would begin."""
+        tuned, _, network, plan = self._begin()
+        with self._open(network, tuned, plan, store, progress) as (learning, _):
+            run = Run(
+                network,
+                self.task,
+                learning,
+                None,
+                self.settings.config,
+                phases=[self._phase(learning)],
+                plan=plan,
+                source_head=source_head_of(self.backbone, self.settings.objectives),
+            )
+            return sweep_rates(run, num_steps=num_steps)
+
     def train(self, checkpoint: Path | None, store: FeatureStore | bool | None, progress: Progress | None) -> FineTuned:
         """Train, and return the model."""
-        tuned = self.backbone.copy()
-        head = self._head()
-        network = self._network(tuned, head)
-        self.strategy.prepare(network, derive_seed(self.settings.seed, "strategy") % 2**31)
-        plan = self._plan(network)
+        tuned, head, network, plan = self._begin()
         reason = "; ".join(filter(None, [self.why, plan.reason]))
         _say(progress, f"plan: {reason}")
         start = {name: tensor.clone() for name, tensor in head.module.state_dict().items()}
@@ -174,6 +188,18 @@ class TuningJob:
             reason,
             tuple(self.notes),
         )
+
+    def _begin(self) -> tuple[Backbone, NetworkHead, Network, Plan]:
+        """Return the copy that trains, its head, the network of both, and what of it trains."""
+        tuned, head = self.backbone.copy(), self._head()
+        network = self._network(tuned, head)
+        self.strategy.prepare(network, derive_seed(self.settings.seed, "strategy") % 2**31)
+        return tuned, head, network, self._plan(network)
+
+    def _phase(self, learning: TrainingRows) -> Phase:
+        """Return what is minimised: the task's loss and the regularisers."""
+        assert learning.targets is not None
+        return supervised_phase(self.task, self.settings.config, learning.targets, self.settings.objectives)
 
     def _head(self) -> NetworkHead:
         """Return the head where training begins."""
@@ -316,8 +342,6 @@ class TuningJob:
         progress: Progress | None,
     ) -> History:
         settings = self.settings
-        assert learning.targets is not None
-        phase = supervised_phase(self.task, settings.config, learning.targets, settings.objectives)
         folder = (
             contextlib.nullcontext() if checkpoint is None else Checkpoint(checkpoint, identity=self._identity(plan))
         )
@@ -328,7 +352,7 @@ class TuningJob:
                 learning,
                 judging,
                 settings.config,
-                phases=[phase],
+                phases=[self._phase(learning)],
                 plan=plan,
                 source_head=source_head_of(self.backbone, settings.objectives),
                 checkpoint=kept,
