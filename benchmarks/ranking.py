@@ -1,10 +1,11 @@
 """How well each transferability score orders base models: rank correlation with the probe's and the fine-tuned accuracy.
 
-    python benchmarks/ranking.py [--tuning-seconds 240] [--only resnet18_pqf,mobilenetv2_100] [--skip-tuning]
+    python benchmarks/ranking.py [--strategy auto] [--only resnet18_pqf,mobilenetv2_100] [--skip-tuning]
 
 On the pets (37 breeds), for every image base model of the shared weights: the scores see 500 training rows, "probe" is the
-accuracy on the test rows of a head solved on all training rows, "tuned" that of the whole network fine-tuned from the solved
-head for a fixed CPU budget (AdamW, 1e-4, mirroring, one thread). Spearman's correlation over base models.
+accuracy on the test rows of a head solved on all training rows, "tuned" that of the network fine-tuned from the solved head on
+same rows: the last stages that the number of rows allows, the default recipe, the trained weights as they are (no way back to
+the solved ones, nothing chosen by any row). Spearman's correlation over base models.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from torch import nn
 
 from headstart.backbones import Backbone, open_backbone
 from headstart.core.progress import Progress
-from headstart.data import Dataset, folds, open_dataset
+from headstart.data import Dataset, open_dataset
 from headstart.features import extract_features
-from headstart.methods import FeatureExtraction
-from headstart.training import InputRows, Network, TrainingConfig, TrainingRows, train
+from headstart.methods import FeatureExtraction, FineTuning
 from headstart.workflow.candidates import stratified_rows
 from headstart.workflow.ranking import score_features
 from record import ROOT, store_result
@@ -48,7 +47,7 @@ def weights(folder: Path) -> dict[str, Path]:
     return found
 
 
-def measure(path: Path, training: Dataset, testing: Dataset, tuning_seconds: float) -> dict[str, Any]:
+def measure(path: Path, training: Dataset, testing: Dataset, strategy: str) -> dict[str, Any]:
     """Return scores, probe and tuned accuracy, and what they cost."""
     backbone = open_backbone(path)
     assert training.targets is not None and training.task is not None and testing.targets is not None
@@ -67,31 +66,21 @@ def measure(path: Path, training: Dataset, testing: Dataset, tuning_seconds: flo
         "embedding_cpu_seconds": features.cpu_seconds,
         "runtime": features.runtime.label,
     }
-    if tuning_seconds > 0:
-        result |= tune(backbone, model.head.to_linear(), training, testing, tuning_seconds)
+    if strategy:
+        result |= tune(backbone, training, testing, strategy)
     return result
 
 
-def tune(backbone: Backbone, head: nn.Linear, training: Dataset, testing: Dataset, seconds: float) -> dict[str, Any]:
-    """Fine-tune every parameter and return the accuracy on the test rows."""
+def tune(backbone: Backbone, training: Dataset, testing: Dataset, strategy: str) -> dict[str, Any]:
+    """Fine-tune from the solved head, as long as the default recipe says, and return the accuracy on the test rows."""
     torch.set_num_threads(1)
-    assert training.targets is not None and training.task is not None and testing.targets is not None
-    network = Network.of(backbone, {"main": head}, stages=())
-    learning, choosing = folds(training, 8, seed=0)[0]
-    inputs = InputRows(training, backbone, augment="flips")
-    parts = [TrainingRows(inputs, training.targets, rows) for rows in (learning, choosing)]
-    config = TrainingConfig(
-        cpu_seconds=seconds, learning_rate=1e-4, max_epochs=30, precision="fp32", validation_rows=128
-    )
-    history = train(network, training.task, parts[0], parts[1], config, progress=Progress())
-    inputs.close()
-    features = extract_features(testing.unlabelled(), backbone, store=False, progress=Progress(quiet=True))
-    with torch.no_grad():
-        answers = head(torch.from_numpy(features.values_nd)).argmax(1).numpy()
+    done = FineTuning(strategy=strategy, validation=0.0, mix=1.0).fit(training, backbone, progress=Progress())
+    answers = done.model.predict(testing.unlabelled(), store=False, progress=Progress(quiet=True))
     return {
-        "tuned": float(np.mean(answers == testing.targets)),
-        "tuned_epochs": history.epochs,
-        "tuned_cpu_seconds": history.cpu_seconds,
+        "tuned": float(np.mean(answers.scores.argmax(1) == testing.targets)),
+        "tuned_epochs": done.history.epochs,
+        "tuned_cpu_seconds": done.cpu_seconds,
+        "tuned_plan": done.plan_reason,
     }
 
 
@@ -110,7 +99,7 @@ def correlations(results: dict[str, Any]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure every base model, keep each result as it comes, then the correlations."""
     parser = argparse.ArgumentParser(description="Rank correlation of transferability scores.")
-    parser.add_argument("--tuning-seconds", type=float, default=240)
+    parser.add_argument("--strategy", default="auto")
     parser.add_argument("--skip-tuning", action="store_true")
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
@@ -122,7 +111,7 @@ def main() -> None:
         for name, path in weights(Path(folder)).items():
             if arguments.only and name not in arguments.only.split(","):
                 continue
-            results[name] = measure(path, training, testing, 0 if arguments.skip_tuning else arguments.tuning_seconds)
+            results[name] = measure(path, training, testing, "" if arguments.skip_tuning else arguments.strategy)
             print(name, json.dumps(results[name]), flush=True)
     table = correlations(results)
     for name, row in table.items():

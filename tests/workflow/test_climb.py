@@ -210,7 +210,9 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     run = _fit(photos, tmp_path / "run", **options)
     again = [name for name in calls[before:] if name.startswith("last-stages")]
     kept = next(line.name for line in run.report.climb.rungs if line.kept) if run.report.climb else ""
-    assert run.report.cost.cpu_seconds > 5000 and run.report.cost.wall_seconds > 7000  # those of the killed process count
+    assert (
+        run.report.cost.cpu_seconds > 5000 and run.report.cost.wall_seconds > 7000
+    )  # those of the killed process count
     assert len(again) == (1 if kept == "partial" else 0)  # only the final fit trains it again
     np.testing.assert_array_equal(run.predictions.scores, straight.predictions.scores)
     assert run.report.climb is not None and straight.report.climb is not None
