@@ -1,0 +1,240 @@
+"""Choosing among adaptations without target labels; "do not adapt" is always one of them.
+
+    selection = select({"do not adapt": evidence, "CORAL": evidence, ...}, CircularValidation(), no_adaptation="do not adapt")
+    selection.chosen, selection.reason
+
+A candidate is chosen over "do not adapt" only if it scores more than ``margin`` above it. No rule sees a target label: a
+candidate comes as `CandidateEvidence`, which has no place for one. Every rule can fail, and says how in
+``rule.facts.fails_when``. Classification only: rules read probabilities of classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.core.errors import ConfigError, DataError, did_you_mean
+from headstart.evaluation.selecting.agreement import EnsembleAgreement, RankConsensus
+from headstart.evaluation.selecting.circular import CircularValidation
+from headstart.evaluation.selecting.evidence import CandidateEvidence, FailedCandidate, Predictor, Refit
+from headstart.evaluation.selecting.mixing import MixVal
+from headstart.evaluation.selecting.predictions import BatchNuclearNorm, InfoMax, PredictionEntropy
+from headstart.evaluation.selecting.rule import CandidateRule, RuleFacts, Score, SelectionRule, is_tie
+from headstart.evaluation.selecting.source_risk import (
+    DeepEmbeddedValidation,
+    ImportanceWeighted,
+    SourceAccuracy,
+    density_ratio,
+)
+from headstart.evaluation.selecting.structure import ClassAMI, RankMe, SoftNeighbourhoodDensity
+
+__all__ = [
+    "BatchNuclearNorm",
+    "CandidateEvidence",
+    "CandidateRule",
+    "CircularValidation",
+    "ClassAMI",
+    "DeepEmbeddedValidation",
+    "EnsembleAgreement",
+    "FailedCandidate",
+    "ImportanceWeighted",
+    "InfoMax",
+    "MixVal",
+    "PredictionEntropy",
+    "Predictor",
+    "RankConsensus",
+    "RankMe",
+    "Refit",
+    "RuleFacts",
+    "Score",
+    "Selection",
+    "SelectionRule",
+    "SoftNeighbourhoodDensity",
+    "SourceAccuracy",
+    "density_ratio",
+    "select",
+]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, and why.
+
+    Parameters
+    ----------
+    chosen : str
+        Name of the candidate.
+    reason : str
+        Why, in one sentence.
+    scores : dict of str to Score
+        Every candidate, in the order they were given; NaN with a reason for those that failed or could not be judged.
+    rule : str
+        Name of the rule.
+    no_adaptation : str
+        Name of the candidate that does not adapt.
+    margin : float
+        What a candidate had to score above it, in the rule's unit.
+    """
+
+    chosen: str
+    reason: str
+    scores: dict[str, Score]
+    rule: str
+    no_adaptation: str
+    margin: float
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adaptation was chosen."""
+        return self.chosen != self.no_adaptation
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """Names from the best score down; those without a score last."""
+        return tuple(
+            sorted(self.scores, key=lambda name: -self.scores[name].value if self.scores[name].is_judged else math.inf)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON value with the same names; a missing score is None."""
+        return {
+            "chosen": self.chosen,
+            "reason": self.reason,
+            "rule": self.rule,
+            "no_adaptation": self.no_adaptation,
+            "margin": self.margin,
+            "scores": {
+                name: {"value": score.value if score.is_judged else None, "reason": score.reason}
+                for name, score in self.scores.items()
+            },
+        }
+
+
+def select(
+    candidates: Mapping[str, CandidateEvidence | FailedCandidate],
+    rule: SelectionRule,
+    *,
+    no_adaptation: str,
+    margin: float | None = None,
+) -> Selection:
+    """Choose a candidate without target labels.
+
+    Parameters
+    ----------
+    candidates : mapping of str to CandidateEvidence or FailedCandidate
+        Candidates by name, the simpler first: of equal scores the first is taken.
+    rule : SelectionRule
+        Who judges.
+    no_adaptation : str
+        Which candidate is the source model as it is. It is chosen unless another beats it by more than ``margin``.
+    margin : float, optional
+        At least 0, in the rule's unit; ``rule.default_margin`` when left out.
+
+    Returns
+    -------
+    Selection
+        The choice with its reason, and everyone's score.
+
+    Raises
+    ------
+    HeadstartError
+        If ``no_adaptation`` is not among the candidates or has failed, candidates cannot be set against each other (other
+        target rows, classes or source labels), or the rule can judge none of them.
+
+    Examples
+    --------
+    >>> stays = CandidateEvidence(target_probabilities_mk=np.array([[0.6, 0.4], [0.4, 0.6]]))
+    >>> moves = CandidateEvidence(target_probabilities_mk=np.array([[0.9, 0.1], [0.1, 0.9]]))
+    >>> choice = select({"do not adapt": stays, "CORAL": moves}, InfoMax(), no_adaptation="do not adapt")
+    >>> choice.chosen, choice.reason
+    ('CORAL', 'CORAL scores 0.368 by information maximisation, 0.348 above do not adapt (0.0201).')
+    >>> select({"do not adapt": stays, "CORAL": moves}, InfoMax(), no_adaptation="do not adapt", margin=0.5).chosen
+    'do not adapt'
+    """
+    judged, margin = _check(candidates, rule, no_adaptation, margin)
+    by_rule = rule.scores(judged)
+    scores = {
+        name: Score(math.nan, f"failed: {candidate.reason}")
+        if isinstance(candidate, FailedCandidate)
+        else by_rule[name]
+        for name, candidate in candidates.items()
+    }
+    if not any(score.is_judged for score in scores.values()):
+        raise DataError(f"select: {rule.name} could judge no candidate; {scores[no_adaptation].reason}.")
+    chosen, reason = _choose(scores, rule, no_adaptation, margin)
+    return Selection(chosen, reason, scores, rule.name, no_adaptation, margin)
+
+
+def _choose(scores: dict[str, Score], rule: SelectionRule, no_adaptation: str, margin: float) -> tuple[str, str]:
+    """Return the chosen name and the reason."""
+    stay, by = scores[no_adaptation], f"by {rule.facts.title}"
+    if not stay.is_judged:
+        return no_adaptation, (
+            f"{no_adaptation} could not be judged {by} ({stay.reason}), so nothing shows that adapting would help."
+        )
+    rivals = {name: score.value for name, score in scores.items() if name != no_adaptation and score.is_judged}
+    if not rivals:
+        return no_adaptation, f"No adaptation could be judged {by}."
+    top = max(rivals.values())
+    best = next(name for name, value in rivals.items() if is_tie(value, top))
+    gain, needed = rivals[best] - stay.value, f", more than the margin of {margin:.3g}" if margin else ""
+    if gain > margin and not is_tie(gain, margin):
+        tied = [name for name, value in rivals.items() if name != best and is_tie(value, top)]
+        also = f" {', '.join(tied)} scored the same; the first was taken." if tied else ""
+        return best, (
+            f"{best} scores {rivals[best]:.3g} {by}, {gain:.3g} above {no_adaptation} ({stay.value:.3g}){needed}.{also}"
+        )
+    short = f"not more than the margin of {margin:.3g} above" if gain > 0 else "not above"
+    return no_adaptation, (
+        f"The best adaptation, {best}, scores {rivals[best]:.3g} {by}, {short} {no_adaptation} ({stay.value:.3g})."
+    )
+
+
+def _check(
+    candidates: Mapping[str, CandidateEvidence | FailedCandidate],
+    rule: SelectionRule,
+    no_adaptation: str,
+    margin: float | None,
+) -> tuple[dict[str, CandidateEvidence], float]:
+    """Return the candidates that did not fail, and the margin."""
+    if not isinstance(rule, SelectionRule):
+        raise ConfigError(f"select: rule must be a selection rule, such as CircularValidation(); got {rule!r}.")
+    margin = rule.default_margin if margin is None else margin
+    if not (math.isfinite(margin) and margin >= 0):
+        raise ConfigError(f"select: margin must be a number of at least 0, in the rule's unit; got {margin}.")
+    if no_adaptation not in candidates:
+        raise ConfigError(
+            f"select: no_adaptation must name the candidate that does not adapt; got {no_adaptation!r}."
+            f"{did_you_mean(no_adaptation, candidates)}"
+        )
+    judged: dict[str, CandidateEvidence] = {}
+    for name, candidate in candidates.items():
+        if isinstance(candidate, CandidateEvidence):
+            judged[name] = candidate
+        elif not isinstance(candidate, FailedCandidate):
+            raise ConfigError(
+                f"select: candidate {name!r} must be CandidateEvidence, which holds no target labels, or FailedCandidate; "
+                f"got {type(candidate).__name__}."
+            )
+    if no_adaptation not in judged:
+        reason = getattr(candidates[no_adaptation], "reason", "")
+        raise DataError(f"select: {no_adaptation!r} itself failed, so there is nothing to fall back on: {reason}")
+    _check_labels(judged)
+    return judged, margin
+
+
+def _check_labels(judged: dict[str, CandidateEvidence]) -> None:
+    """Refuse candidates that were judged on different source rows."""
+    first = next(
+        (evidence.source_labels_v for evidence in judged.values() if evidence.source_labels_v is not None), None
+    )
+    for name, evidence in judged.items():
+        labels = evidence.source_labels_v
+        if labels is not None and first is not None and not np.array_equal(labels, first):
+            raise DataError(
+                f"select: all candidates must be judged on the same source rows, in one order; the labels of {name!r} differ."
+            )
