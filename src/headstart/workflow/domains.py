@@ -1,0 +1,212 @@
+"""Two domains as rows of features: a labelled source, a target whose labels, if there are any, stay under seal.
+
+    open both -> check -> embed both with one base model -> one scale
+
+Vectors (tables, arrays) are standardised by the source's mean and deviation; features of a base model are rows of length 1. The
+target's own statistics are left alone: matching them is what an aligner does.
+Shapes: n source rows, m target rows, d features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone
+from headstart.core.errors import DataError, DomainError
+from headstart.core.progress import Progress
+from headstart.core.tasks import Task
+from headstart.data import Dataset, Finding, check_dataset, open_dataset
+from headstart.evaluation import SealedTest
+from headstart.features import Features, FeatureStore, extract_features
+from headstart.workflow.candidates import open_candidates
+
+__all__ = ["TwoDomains", "open_two_domains"]
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TwoDomains:
+    """Rows of both domains that could be read, embedded by one base model.
+
+    Parameters
+    ----------
+    source, target : Dataset
+        The rows; those of the target without labels.
+    source_nd, target_md : float32 array
+        Their features on one scale.
+    backbone : Backbone
+        What embedded them.
+    truth : SealedTest of Dataset, optional
+        The target rows with the labels that came with them, for a single look after everything is chosen.
+    findings : tuple of Finding
+        Rows left out, and why.
+    notes : tuple of str
+        What a person should know.
+    features : tuple of Features
+        What embedding both gave and cost.
+    centre, scale : array of shape (d,), optional
+        What vectors were standardised by.
+    """
+
+    source: Dataset
+    target: Dataset
+    source_nd: Matrix
+    target_md: Matrix
+    backbone: Backbone
+    truth: SealedTest[Dataset] | None
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    features: tuple[Features, Features]
+    centre: NDArray[np.float64] | None = None
+    scale: NDArray[np.float64] | None = None
+
+    @property
+    def task(self) -> Task | None:
+        """What the source's labels mean; None where it has none."""
+        return self.source.task
+
+
+def open_two_domains(
+    who: str,
+    source: Any,
+    target: Any,
+    *,
+    labelled: bool,
+    columns: dict[str, Any] | None = None,
+    labels: Any = None,
+    target_labels: Any = None,
+    backbones: Sequence[str | Path | Backbone] = (),
+    runtime: str = "auto",
+    store: FeatureStore | bool | None = None,
+    progress: Progress | None = None,
+) -> TwoDomains:
+    """Open, check and embed both domains.
+
+    Parameters
+    ----------
+    who : str
+        The command, for messages.
+    source, target : anything `open_dataset` takes
+        Rows of the two domains.
+    labelled : bool
+        Whether the source must have labels.
+    columns : dict, optional
+        ``text``, ``image``, ``label``, ``task`` of tables; the target need not have the label column.
+    labels, target_labels : sequence, optional
+        Labels for arrays and lists. The target's are sealed.
+    backbones : sequence, optional
+        The first embeds both; the default for the modality when left out.
+    runtime, store, progress
+        As for `extract_features`.
+
+    Raises
+    ------
+    HeadstartError
+        If rows cannot be opened, the modalities differ, or the source has no labels where it must.
+    """
+    progress = progress or Progress(quiet=True)
+    given = {name: value for name, value in (columns or {}).items() if value is not None}
+    opened = _open(source, given, labels, must=labelled, who=who)
+    other = _open(target, given, target_labels, must=False, who=who)
+    if opened.modality != other.modality:
+        raise DomainError(
+            f"{who}: source holds {opened.modality} rows but target {other.modality} rows; one base model must read both."
+        )
+    findings: list[Finding] = []
+    rows, notes = [], []
+    for name, dataset in (("source", opened), ("target", other)):
+        check = check_dataset(dataset, near=False, progress=progress)
+        clean = check.clean(dataset)
+        findings += clean.quarantine
+        left_out = f", {len(dataset) - len(clean):,} could not be read" if len(clean) < len(dataset) else ""
+        progress.say(f"{name}: {len(clean):,} {clean.modality} rows{_classes(clean)}{left_out}")
+        notes += [f"{name}: {note}" for note in clean.notes]
+        rows.append(clean)
+    if rows[0].modality == "vector":
+        _same_width(who, rows[0], rows[1])
+    wanted = list(backbones)[:1] or _default(rows[0])
+    backbone = open_candidates(wanted, rows[0], progress)[0][0]
+    features, kept = [], []
+    for dataset in rows:
+        found = extract_features(dataset.unlabelled(), backbone, runtime=runtime, store=store, progress=progress)
+        features.append(found)
+        kept.append(dataset.subset(found.kept) if len(found.kept) < len(dataset) else dataset)
+        findings += found.failures
+    centre, scale, (source_nd, target_md) = _one_scale(rows[0].modality, *(item.values_nd for item in features))
+    truth = SealedTest(kept[1]) if kept[1].targets is not None else None
+    return TwoDomains(
+        kept[0],
+        kept[1].unlabelled(),
+        source_nd,
+        target_md,
+        backbone,
+        truth,
+        tuple(findings),
+        tuple(notes),
+        (features[0], features[1]),
+        centre,
+        scale,
+    )
+
+
+def _open(source: Any, columns: dict[str, Any], labels: Any, *, must: bool, who: str) -> Dataset:
+    """Open rows with their labels where they have any; a table may lack the label column, a folder its class folders."""
+    if labels is not None:
+        return open_dataset(source, labels=labels, **{key: value for key, value in columns.items() if key == "task"})
+    try:
+        dataset = open_dataset(source, **columns)
+    except DataError:
+        if must:
+            raise
+        shorter = {name: value for name, value in columns.items() if name in {"text", "image"}}
+        return open_dataset(source, **shorter, unlabelled=True)
+    if must and dataset.task is None:
+        raise DataError(
+            f"{who}: the source {dataset.root or 'data'} has no labels; give a folder of class folders, or name the "
+            "column with --label."
+        )
+    return dataset
+
+
+def _default(rows: Dataset) -> list[str]:
+    from headstart.workflow.candidates import candidate_names
+
+    return [] if rows.modality == "vector" else candidate_names(rows.modality)[:1]
+
+
+def _classes(rows: Dataset) -> str:
+    if rows.task is None or rows.task.kind != "classification":
+        return ""
+    return f", {len(rows.task.classes)} classes"
+
+
+def _same_width(who: str, source: Dataset, target: Dataset) -> None:
+    widths = source.matrix().shape[1], target.matrix().shape[1]
+    if widths[0] != widths[1]:
+        raise DomainError(
+            f"{who}: source has {widths[0]} feature columns but target has {widths[1]}; give both the same columns "
+            "(and name the label column with --label, so that it is no feature)."
+        )
+
+
+def _one_scale(
+    modality: str, source_nd: NDArray[Any], target_md: NDArray[Any]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, tuple[Matrix, Matrix]]:
+    if modality == "vector":
+        centre = source_nd.mean(axis=0, dtype=np.float64)
+        scale = source_nd.std(axis=0, dtype=np.float64)
+        scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(centre)), scale, 1.0)
+        parts = [((rows - centre) / scale).astype(np.float32) for rows in (source_nd, target_md)]
+        return centre, scale, (parts[0], parts[1])
+    parts = []
+    for rows in (source_nd, target_md):
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        parts.append((rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32))
+    return None, None, (parts[0], parts[1])
