@@ -29,6 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AdaptedClassifier": {"aligner": CORAL()},
     "AdaptedRegressor": {"aligner": CORAL()},
 }
+# An entropic plan sends a row to a mean of rows around it, even onto its own domain: only the mean of all stays where it is.
+BLURRING = {"ClassRegularisedTransport", "SinkhornTransport", "UnbalancedTransport"}
 EXPORTED = [getattr(alignment, name) for name in alignment.__all__]
 CLASSES = [item for item in EXPORTED if inspect.isclass(item) and issubclass(item, Aligner) and item not in BASES]
 ESTIMATORS = [item(**SETTINGS.get(item.__name__, {})) for item in CLASSES]
@@ -148,6 +150,9 @@ def test_fitting_twice_is_the_same_and_changes_no_input(estimator: Any) -> None:
 def test_identical_domains_are_mapped_alike(estimator: Any) -> None:
     source, labels, _, _ = two_domains(type(estimator))
     mapped_source, mapped_target = outcome(fit_apart(estimator, source, labels, source.copy()), source, source)
+    if type(estimator).__name__ in BLURRING:
+        np.testing.assert_allclose(mapped_source.mean(axis=0), mapped_target.mean(axis=0), rtol=0.01)
+        return
     np.testing.assert_allclose(mapped_source, mapped_target, rtol=1e-5, atol=1e-6 * np.abs(mapped_target).max())
 
 

@@ -11,16 +11,24 @@ from headstart.alignment.aligner import (
     effective_sample_size,
 )
 from headstart.alignment.coral import CORAL
+from headstart.alignment.transport import EMDTransport, PartialTransport, SinkhornTransport, UnbalancedTransport
+from headstart.alignment.transport_regularised import ClassRegularisedTransport, LaplaceTransport
 
 __all__ = [
     "CORAL",
     "AdaptedClassifier",
     "AdaptedRegressor",
     "Aligner",
+    "ClassRegularisedTransport",
     "DomainClassifier",
     "DomainRegressor",
     "Domains",
+    "EMDTransport",
     "FeatureAligner",
+    "LaplaceTransport",
+    "PartialTransport",
     "Reweighter",
+    "SinkhornTransport",
+    "UnbalancedTransport",
     "effective_sample_size",
 ]
