@@ -188,7 +188,7 @@ def _choose(scores: dict[str, Score], rule: SelectionRule, no_adaptation: str, m
         return best, (
             f"{best} scores {rivals[best]:.3g} {by}, {gain:.3g} above {no_adaptation} ({stay.value:.3g}){needed}.{also}"
         )
-    short = f"not more than the margin of {margin:.3g} above" if gain > 0 else "not above"
+    short = "not above" if gain <= 0 or is_tie(gain, 0.0) else f"not more than the margin of {margin:.3g} above"
     return no_adaptation, (
         f"The best adaptation, {best}, scores {rivals[best]:.3g} {by}, {short} {no_adaptation} ({stay.value:.3g})."
     )

@@ -91,7 +91,7 @@ class ImportanceWeighted(CandidateRule):
         bounds="below 0; 0 is best",
         fails_when="the domains hardly overlap: a few source rows carry all the weight, and the score is their luck",
     )
-    needs = (_SOURCE | {"input_weights_v"}, _SOURCE | {"source_rows_vd", "target_rows_md"})
+    needs = (_SOURCE | {"source_rows_vd", "target_rows_md"}, _SOURCE | {"input_weights_v"})
 
     def __init__(self, loss: Loss = "zero_one", random_state: int = 0) -> None:
         self.loss: Loss = check_choice(self.name, "loss", loss, ("zero_one", "log"))  # type: ignore[assignment]
@@ -151,7 +151,7 @@ class DeepEmbeddedValidation(CandidateRule):
         fails_when="adapting pulls the domains apart, or a few weights dominate: the estimate has no bounds and can fall "
         "below a risk of 0",
     )
-    needs = (_SOURCE | {"feature_weights_v"}, _SOURCE | {"source_features_vr", "target_features_mr"})
+    needs = (_SOURCE | {"source_features_vr", "target_features_mr"}, _SOURCE | {"feature_weights_v"})
 
     def __init__(self, loss: Loss = "zero_one", random_state: int = 0) -> None:
         self.loss: Loss = check_choice(self.name, "loss", loss, ("zero_one", "log"))  # type: ignore[assignment]

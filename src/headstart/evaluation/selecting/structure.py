@@ -6,8 +6,8 @@
 
 Sources: Musgrave, Belongie & Lim, "Three new validators and a large-scale benchmark ranking for unsupervised domain
 adaptation", 2022 (arXiv:2208.07360); Saito et al., "Tune it the right way: unsupervised validation of domain adaptation via soft
-neighborhood density", ICCV 2021 (arXiv:2108.10860), z = predicted probabilities, tau = 0.05; Garrido, Balestriero, Najman & LeCun, "RankMe",
-ICML 2023 (arXiv:2210.02885), eps = 1e-7, the features not centred.
+neighborhood density", ICCV 2021 (arXiv:2108.10860), z = predicted probabilities, tau = 0.05; Garrido,
+Balestriero, Najman & LeCun, "RankMe", ICML 2023 (arXiv:2210.02885), eps = 1e-7, the features not centred.
 Use ClassAMI where classes are clusters; SND to tune one method; RankMe to compare features before there is a classifier.
 They ignore which cluster is which class.
 Shapes: m target rows, r features, k classes.
