@@ -417,6 +417,18 @@ def test_the_order_of_rows_changes_no_score(rule: type[SelectionRule]) -> None:
     assert values(rule(), moved) == pytest.approx(values(rule(), named), rel=1e-9)
 
 
+def test_the_order_of_rows_does_not_move_clusters_of_noise() -> None:
+    random = np.random.default_rng(10)
+    noise, p = random.normal(size=(60, 6)), softmax(random.normal(size=(60, 5)))
+    scores = set()
+    for _ in range(5):
+        order = random.permutation(60)
+        scores.add(
+            ClassAMI().score(CandidateEvidence(target_probabilities_mk=p[order], target_features_mr=noise[order]))
+        )
+    assert max(scores) - min(scores) < 1e-9
+
+
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_the_numbering_of_classes_changes_no_score(rule: type[SelectionRule]) -> None:
     new = np.array([2, 0, 1])  # column j was column new[j]
