@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from headstart.model import Model as Model
     from headstart.model import Predictions as Predictions
     from headstart.model import load_model as load_model
+    from headstart.workflow import Adaptation as Adaptation
     from headstart.workflow import Comparison as Comparison
     from headstart.workflow import Ranking as Ranking
     from headstart.workflow import Run as Run
+    from headstart.workflow import adapt as adapt
     from headstart.workflow import compare as compare
     from headstart.workflow import evaluate as evaluate
     from headstart.workflow import fit as fit
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOMES = {
+    "Adaptation": "headstart.workflow",
     "Comparison": "headstart.workflow",
     "Model": "headstart.model",
     "Predictions": "headstart.model",
     "Ranking": "headstart.workflow",
     "Run": "headstart.workflow",
+    "adapt": "headstart.workflow",
     "check_dataset": "headstart.data",
     "compare": "headstart.workflow",
     "evaluate": "headstart.workflow",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -274,6 +274,48 @@ def compare(
 
 
 @app.command()
+def adapt(
+    source: Annotated[str, typer.Argument(help="Labelled rows, as for fit.")],
+    target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="Aligners to try, joined by commas; see `headstart methods`.")
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="How to choose without target labels.")] = None,
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    backbone: BackboneOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for predictions.csv and adapt.json.")] = None,
+    runtime: RuntimeOption = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Answer for an unlabelled domain with what a labelled one taught.
+
+    Example: headstart adapt photos/ sketches/ --out adapted
+    """
+    from headstart.workflow import adapt as run_adapt
+
+    options: dict[str, Any] = {} if rule is None else {"rule": rule}
+    found = run_adapt(
+        source,
+        target,
+        methods=_names(method),
+        backbones=_names(backbone),
+        text=text,
+        image=image,
+        label=label,
+        out=out,
+        runtime=runtime,
+        seed=seed,
+        progress=_progress(),
+        **options,
+    )
+    print(found)
+    if found.folder is not None:
+        print(f"Predictions: {found.folder / 'predictions.csv'}")
+
+
+@app.command()
 def backbones() -> None:
     """List base models."""
     from headstart.catalog import describe
@@ -283,10 +325,10 @@ def backbones() -> None:
 
 @app.command()
 def methods() -> None:
-    """List methods, strategies, objectives, heads, scores and metrics."""
-    from headstart.catalog import describe
+    """List every name: methods, strategies, objectives, heads, aligners, rules of choice, distances, scores, metrics."""
+    from headstart.catalog import Kind, describe
 
-    print("\n\n".join(describe(kind) for kind in ("method", "strategy", "objective", "head", "score", "metric")))
+    print("\n\n".join(describe(kind) for kind in get_args(Kind) if kind != "backbone"))
 
 
 cache_app = typer.Typer(help="List or clear the feature cache.", no_args_is_help=True, rich_markup_mode=None)

@@ -1,4 +1,4 @@
-"""Floor 9: the loop. Rank, fit, check, predict, evaluate, runs, compare: one function for each command.
+"""Floor 9: the loop. Rank, fit, adapt, check, predict, evaluate, runs, compare: one function for each command.
 
 What is asked for is imported when it is asked for: listing runs needs no torch.
 """
@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.workflow.adapting import Adaptation as Adaptation
+    from headstart.workflow.adapting import adapt as adapt
     from headstart.workflow.applying import Assessment as Assessment
     from headstart.workflow.applying import check as check
     from headstart.workflow.applying import evaluate as evaluate
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from headstart.workflow.run import Run as Run
 
 _HOMES = {
+    "Adaptation": "adapting",
     "Assessment": "applying",
     "Comparison": "comparing",
     "FitConfig": "config",
@@ -35,6 +38,7 @@ _HOMES = {
     "Run": "run",
     "RunLine": "index",
     "RunList": "index",
+    "adapt": "adapting",
     "check": "applying",
     "compare": "comparing",
     "evaluate": "applying",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.core.errors import DataError, DomainError
+from headstart.core.errors import ConfigError, DataError, DomainError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.data import Dataset, Finding, check_dataset, open_dataset
@@ -29,6 +29,8 @@ from headstart.workflow.candidates import open_candidates
 __all__ = ["TwoDomains", "open_two_domains"]
 
 Matrix = NDArray[np.float32]
+
+_COLUMNS = {"text", "image", "label", "task"}
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def open_two_domains(
     """
     progress = progress or Progress(quiet=True)
     given = {name: value for name, value in (columns or {}).items() if value is not None}
+    if unknown := sorted(set(given) - _COLUMNS):
+        raise ConfigError(f"{who}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], sorted(_COLUMNS))}")
     opened = _open(source, given, labels, must=labelled, who=who)
     other = _open(target, given, target_labels, must=False, who=who)
     if opened.modality != other.modality:

@@ -11,7 +11,6 @@ strategy that strategy after the head.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path

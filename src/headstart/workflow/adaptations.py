@@ -1,0 +1,204 @@
+"""Adaptations on features as rivals: every one is fitted, and all that a selection rule may see of it is gathered.
+
+    candidate -> fitted on source (labels) + target (none) -> probabilities of target rows
+                 fitted again on part of the source        -> probabilities of the source rows left out
+
+"Do not adapt" is the first candidate, always. A candidate that breaks off stays in the table with its reason.
+Shapes: n source rows, m target rows, v source rows held out, d features, k classes.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
+
+from headstart.alignment import AdaptedClassifier, Aligner, DomainClassifier, FeatureAligner, Reweighter
+from headstart.catalog import find
+from headstart.core.errors import ConfigError, HeadstartError
+from headstart.core.progress import Progress
+from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
+
+__all__ = ["DEFAULT_CANDIDATES", "NO_ADAPTATION", "Rival", "base_classifier", "make_candidates", "try_candidates"]
+
+NO_ADAPTATION = "do not adapt"
+DEFAULT_CANDIDATES = ("coral", "linear-ot", "subspace-alignment")
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One candidate carried through.
+
+    Parameters
+    ----------
+    name : str
+        As in the catalog, or "do not adapt".
+    fitted : estimator, optional
+        Fitted on all source and target rows; None where it failed.
+    evidence : CandidateEvidence or FailedCandidate
+        What a selection rule may see.
+    cpu_seconds : float
+        What fitting, and gathering the evidence, took.
+    """
+
+    name: str
+    fitted: Any
+    evidence: CandidateEvidence | FailedCandidate
+    cpu_seconds: float
+
+
+def base_classifier(source_nd: Array, codes_n: Array, *, seed: int = 0) -> LogisticRegression:
+    """Return the classifier every aligner shares: logistic regression whose penalty the source's own folds choose, once.
+
+    Examples
+    --------
+    >>> rows = np.array([[-2.0], [-1.0], [1.0], [2.0]] * 5)
+    >>> base_classifier(rows, (rows[:, 0] > 0).astype(int)).C in PENALTIES
+    True
+    """
+    smallest = int(np.bincount(codes_n)[np.unique(codes_n)].min())
+    model = LogisticRegression(max_iter=1000, C=1.0)
+    if smallest < 2:
+        return model
+    folds = StratifiedKFold(min(3, smallest), shuffle=True, random_state=seed)
+    search = GridSearchCV(model, {"C": list(PENALTIES)}, cv=folds, scoring="neg_log_loss", refit=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a penalty at which the solver has not converged is not chosen by being silent
+        search.fit(source_nd, codes_n)
+    return LogisticRegression(max_iter=1000, C=search.best_params_["C"])
+
+
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def make_candidates(names: Sequence[str], base: Any) -> dict[str, Aligner]:
+    """Return estimators by name, "do not adapt" first.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such aligner, or it is none that adapts a classifier.
+    """
+    found: dict[str, Aligner] = {NO_ADAPTATION: AdaptedClassifier(None, clone(base))}
+    for name in names:
+        entry = find(name, "aligner")
+        kind = entry.load()
+        if issubclass(kind, (FeatureAligner, Reweighter)):
+            found[entry.name] = AdaptedClassifier(kind(), clone(base))
+        elif issubclass(kind, DomainClassifier):
+            found[entry.name] = kind()
+        else:
+            raise ConfigError(f"adapt: {entry.name} does not make a classifier; choose another (`headstart methods`).")
+    return found
+
+
+def try_candidates(
+    candidates: Mapping[str, Aligner],
+    source_nd: Array,
+    codes_n: Array,
+    target_md: Array,
+    *,
+    needs: frozenset[str],
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Rival]:
+    """Fit every candidate and gather what a rule needs of it.
+
+    Parameters
+    ----------
+    candidates : mapping of str to Aligner
+        Unfitted, by name.
+    source_nd, codes_n, target_md : arrays
+        Source features, class numbers 0 to k-1, target features.
+    needs : frozenset of str
+        Fields of `CandidateEvidence` that the rule reads; no other is worked out.
+    seed : int
+        Of the part of the source that is held out.
+    progress : Progress, optional
+        One stage, "adapt".
+    """
+    codes = np.unique(codes_n, return_inverse=True)[1]
+    held_out = _hold_out(codes, seed)
+    rivals = []
+    with (progress or Progress(quiet=True)).stage("adapt", len(candidates)) as stage:
+        for name, estimator in candidates.items():
+            started = time.process_time()
+            fitted: Any = None
+            evidence: CandidateEvidence | FailedCandidate
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    fitted = clone(estimator).fit(source_nd, codes, target_md)
+                    evidence = _evidence(estimator, fitted, source_nd, codes, target_md, held_out, needs)
+            except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+                fitted, evidence = None, FailedCandidate(str(error))
+            rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
+            stage.advance(1)
+    return rivals
+
+
+def _hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:
+    """Return places of source rows to learn from and to judge on: a quarter, of every class where it has two rows."""
+    if np.bincount(codes_n).min() >= 2 and len(codes_n) // 4 >= len(np.unique(codes_n)):
+        split = StratifiedShuffleSplit(1, test_size=0.25, random_state=seed)
+        learn, judge = next(split.split(codes_n[:, None], codes_n))
+        return np.sort(learn), np.sort(judge)
+    order = np.random.default_rng(seed).permutation(len(codes_n))
+    return np.sort(order[len(order) // 4 :]), np.sort(order[: len(order) // 4])
+
+
+def _evidence(
+    estimator: Aligner,
+    fitted: Any,
+    source_nd: Array,
+    codes_n: Array,
+    target_md: Array,
+    held_out: tuple[Array, Array],
+    needs: frozenset[str],
+) -> CandidateEvidence:
+    given: dict[str, Any] = {"target_probabilities_mk": fitted.predict_proba(target_md)}
+    learn, judge = held_out
+    num_classes = int(codes_n.max()) + 1
+    partial: Any = None
+    if needs & {"source_probabilities_vk", "source_features_vr"} and len(np.unique(codes_n[learn])) == num_classes:
+        partial = clone(estimator).fit(source_nd[learn], codes_n[learn], target_md)
+    if partial is not None:
+        given["source_labels_v"], given["source_rows_vd"] = codes_n[judge], source_nd[judge]
+        given["source_training_nd"] = source_nd[learn]
+        as_source = np.ones(len(judge), dtype=np.int64)
+        aligned = isinstance(partial, AdaptedClassifier)
+        options = {"sample_domain": as_source} if aligned else {}
+        given["source_probabilities_vk"] = partial.predict_proba(source_nd[judge], **options)
+        if "source_features_vr" in needs:
+            given["source_features_vr"] = _seen(partial, source_nd[judge], as_source)
+    if "target_features_mr" in needs:
+        given["target_features_mr"] = _seen(fitted, target_md, None)
+    if "target_rows_md" in needs:
+        given["target_rows_md"] = target_md
+    if "predict_target" in needs:
+        given["predict_target"] = fitted.predict_proba
+    if "refit" in needs:
+        given["source_training_nd"] = source_nd if partial is None else source_nd[learn]
+        given |= {"source_rows_vd": source_nd[judge], "source_labels_v": codes_n[judge], "target_rows_md": target_md}
+        given["refit"] = lambda source, labels, target: clone(estimator).fit(source, labels, target)
+    return CandidateEvidence(**{name: value for name, value in given.items() if value is not None})
+
+
+def _seen(fitted: Any, rows: Array, sample_domain: Array | None) -> Array:
+    """Return rows as the adapted classifier sees them."""
+    aligner = getattr(fitted, "aligner_", None)
+    return (
+        np.asarray(aligner.transform(rows, sample_domain=sample_domain))
+        if isinstance(aligner, FeatureAligner)
+        else rows
+    )
