@@ -35,7 +35,9 @@ def _distance(name: str, attribute: str, summary: str, needs: str = "") -> Entry
 
 ALIGNERS = (_aligner("coral", "CORAL", "the source takes the target's mean and covariance"),)
 
-DISTANCES = (_distance("coral", "coral_distance", "squared gap between two covariances"),)
+DISTANCES = (
+    Entry("coral", "distance", "headstart.distances.coral:coral_distance", "squared gap between two covariances"),
+)
 
 RULES = (
     _rule("circular-validation", "CircularValidation", "adapt there and back: do the source labels return?"),
