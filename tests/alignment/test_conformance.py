@@ -28,6 +28,12 @@ BASES = {Aligner, DomainClassifier, DomainRegressor, FeatureAligner, Reweighter}
 SETTINGS: dict[str, dict[str, Any]] = {
     "AdaptedClassifier": {"aligner": CORAL()},
     "AdaptedRegressor": {"aligner": CORAL()},
+    # scikit-learn's checks come with very few rows
+    **{
+        name: {"min_effective_rows": 1.0}
+        for name in ("BBSE", "DiscriminatorRatio", "GaussianRatio", "KLIEP", "KMM", "NearestNeighbourWeighting")
+    },
+    **{name: {"min_effective_rows": 1.0} for name in ("RuLSIF", "ULSIF")},
 }
 # An entropic plan sends a row to a mean of rows around it, even onto its own domain: only the mean of all stays where it is.
 BLURRING = {"ClassRegularisedTransport", "SinkhornTransport", "UnbalancedTransport"}

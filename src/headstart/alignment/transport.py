@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.alignment.aligner import Domains, FeatureAligner
+from headstart.alignment.option_checks import check_count, check_number
 from headstart.alignment.transport_map import TransportMap
 from headstart.alignment.transport_plans import (
     EntropicPlan,
@@ -42,28 +43,9 @@ __all__ = [
     "SinkhornTransport",
     "TransportAligner",
     "UnbalancedTransport",
-    "check_positive",
 ]
 
 Array = npt.NDArray[Any]
-
-
-def check_positive(who: str, name: str, value: float, *, allow_zero: bool = False) -> None:
-    """Refuse what is not a finite number above 0 (or at least 0).
-
-    Raises
-    ------
-    ConfigError
-        With the rule and the value.
-
-    Examples
-    --------
-    >>> check_positive("EMDTransport", "weight", 0.5)
-    """
-    if not (np.isfinite(value) and (value > 0 or (allow_zero and value == 0))):
-        raise ConfigError(
-            f"{who}: {name} must be a finite number {'of at least' if allow_zero else 'above'} 0; got {value!r}."
-        )
 
 
 class TransportAligner(FeatureAligner):
@@ -135,9 +117,9 @@ class SinkhornTransport(TransportAligner):
 
     Examples
     --------
-    >>> source, target = np.array([[0.0], [10.0]]), np.array([[5.0], [15.0]])
-    >>> SinkhornTransport(regularisation=0.001).fit_transform(source, None, target).round(6).tolist()
-    [[5.0], [15.0]]
+    >>> source, target = np.array([[0.0], [10.0]]), np.array([[3.0], [13.0]])
+    >>> SinkhornTransport(regularisation=0.01).fit_transform(source, None, target).round(6).tolist()
+    [[3.0], [13.0]]
     """
 
     def __init__(
@@ -169,9 +151,9 @@ class SinkhornTransport(TransportAligner):
 
     def _entropic(self, costs_nm: Array, source_mass_n: Array, target_mass_m: Array) -> EntropicPlan:
         who = type(self).__name__
-        check_positive(who, "regularisation", self.regularisation)
-        check_positive(who, "tolerance", self.tolerance)
-        check_positive(who, "max_rounds", self.max_rounds)
+        check_number(who, "regularisation", self.regularisation, low_included=False, high_included=False)
+        check_number(who, "tolerance", self.tolerance, low_included=False, high_included=False)
+        check_count(who, "max_rounds", self.max_rounds)
         return sinkhorn_plan(
             costs_nm,
             source_mass_n,
@@ -220,9 +202,9 @@ class UnbalancedTransport(TransportAligner):
 
     def _plan(self, costs_nm: Array, source_mass_n: Array, target_mass_m: Array, domains: Domains) -> Array:
         who = type(self).__name__
-        check_positive(who, "regularisation", self.regularisation)
-        check_positive(who, "marginal_weight", self.marginal_weight)
-        check_positive(who, "max_rounds", self.max_rounds)
+        check_number(who, "regularisation", self.regularisation, low_included=False, high_included=False)
+        check_number(who, "marginal_weight", self.marginal_weight, low_included=False, high_included=False)
+        check_count(who, "max_rounds", self.max_rounds)
         plan = sinkhorn_plan(
             costs_nm,
             source_mass_n,
@@ -262,9 +244,7 @@ class PartialTransport(TransportAligner):
 
     def _plan(self, costs_nm: Array, source_mass_n: Array, target_mass_m: Array, domains: Domains) -> Array:
         who = type(self).__name__
-        check_positive(who, "mass", self.mass)
-        if self.mass > 1:
-            raise ConfigError(f"{who}: mass must be at most 1, a share of the rows; got {self.mass!r}.")
+        check_number(who, "mass", self.mass, 0.0, 1.0, low_included=False)
         open_pot(who)
         num_source, num_target = costs_nm.shape
         # one more row and column take what stays behind, at a cost of 0; what they would send each other costs too much

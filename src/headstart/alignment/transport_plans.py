@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.core.errors import ConfigError, MissingExtra, TrainingError
+from headstart.alignment.option_checks import check_choice
+from headstart.core.errors import MissingExtra, TrainingError
 
 __all__ = ["COST_SCALES", "EntropicPlan", "cost_scale", "exact_plan", "open_pot", "sinkhorn_plan", "squared_costs"]
 
@@ -79,8 +80,7 @@ def cost_scale(who: str, costs_nm: Array, normalise: str) -> float:
     >>> cost_scale("EMDTransport", np.array([[1.0, 3.0]]), "mean")
     2.0
     """
-    if normalise not in COST_SCALES:
-        raise ConfigError(f"{who}: normalise must be one of {', '.join(COST_SCALES)}; got {normalise!r}.")
+    check_choice(who, "normalise", normalise, COST_SCALES)
     if normalise == "none":
         return 1.0
     if normalise == "median":

@@ -26,9 +26,9 @@ import numpy.typing as npt
 from scipy import optimize, sparse
 
 from headstart.alignment.aligner import Domains
-from headstart.alignment.transport import TransportAligner, check_positive
+from headstart.alignment.option_checks import check_choice, check_count, check_number
+from headstart.alignment.transport import TransportAligner
 from headstart.alignment.transport_plans import exact_plan, sinkhorn_plan
-from headstart.core.errors import ConfigError
 
 __all__ = ["ClassRegularisedTransport", "LaplaceTransport", "neighbour_graph"]
 
@@ -67,8 +67,8 @@ class ClassRegularisedTransport(TransportAligner):
 
     def __init__(
         self,
-        regularisation: float = 0.05,
-        weight: float = 0.1,
+        regularisation: float = 0.1,
+        weight: float = 0.3,
         penalty: str = "lpl1",
         normalise: str = "mean",
         max_rounds: int = 10,
@@ -87,11 +87,10 @@ class ClassRegularisedTransport(TransportAligner):
 
     def _plan(self, costs_nm: Array, source_mass_n: Array, target_mass_m: Array, domains: Domains) -> Array:
         who = type(self).__name__
-        check_positive(who, "regularisation", self.regularisation)
-        check_positive(who, "weight", self.weight, allow_zero=True)
-        check_positive(who, "max_rounds", self.max_rounds)
-        if self.penalty not in ("lpl1", "group_lasso"):
-            raise ConfigError(f"{who}: penalty must be lpl1 or group_lasso; got {self.penalty!r}.")
+        check_number(who, "regularisation", self.regularisation, low_included=False, high_included=False)
+        check_number(who, "weight", self.weight, high_included=False)
+        check_count(who, "max_rounds", self.max_rounds)
+        check_choice(who, "penalty", self.penalty, ("lpl1", "group_lasso"))
         assert domains.source_labels_n is not None
         self.classes_, codes = np.unique(domains.source_labels_n, return_inverse=True)
         members_kn = np.equal(np.arange(len(self.classes_))[:, None], codes.reshape(-1)).astype(np.float64)
@@ -209,13 +208,11 @@ class LaplaceTransport(TransportAligner):
         return plan
 
     def _check_parameters(self, who: str) -> None:
-        check_positive(who, "weight", self.weight, allow_zero=True)
-        check_positive(who, "num_neighbours", self.num_neighbours)
-        check_positive(who, "max_rounds", self.max_rounds)
-        if self.of not in ("displacement", "position"):
-            raise ConfigError(f"{who}: of must be displacement or position; got {self.of!r}.")
-        if not 0.0 <= self.target_share <= 1.0:
-            raise ConfigError(f"{who}: target_share must be from 0 to 1; got {self.target_share!r}.")
+        check_number(who, "weight", self.weight, high_included=False)
+        check_count(who, "num_neighbours", self.num_neighbours)
+        check_count(who, "max_rounds", self.max_rounds)
+        check_choice(who, "of", self.of, ("displacement", "position"))
+        check_number(who, "target_share", self.target_share, 0.0, 1.0)
 
 
 class _Side:
