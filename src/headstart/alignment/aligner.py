@@ -356,6 +356,7 @@ class DomainClassifier(ClassifierMixin, Aligner):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """Return the likeliest class of each target row."""
+        check_is_fitted(self)
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     @abstractmethod
