@@ -7,7 +7,7 @@ The paper standardises both domains first, which removes their means, and adds e
 explicitly, and ``regularisation`` is a share of the mean variance, so that the unit of the features does not matter.
 Use it when the shift is second-order (sensor, style, lighting) and both domains share their classes and proportions.
 It ignores everything beyond mean and covariance, and labels; with other class proportions it mixes classes.
-Two symmetric eigendecompositions; n and m enter once.
+Two symmetric eigendecompositions; n and m enter once, block by block.
 Shapes: n source rows, m target rows, d features.
 """
 
@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from scipy import linalg
 
 from headstart.alignment.aligner import Domains, FeatureAligner
+from headstart.alignment.gaussians import mean_and_covariance, move_rows, ridge_covariance, symmetric_power
 from headstart.core.errors import ConfigError
 
 __all__ = ["CORAL"]
@@ -53,38 +52,14 @@ class CORAL(FeatureAligner):
     def _align(self, domains: Domains) -> None:
         if not self.regularisation >= 0:
             raise ConfigError(f"CORAL: regularisation must be at least 0; got {self.regularisation!r}.")
-        self.source_mean_, source_dd = _moments(domains.source_nd)
-        target_mean, target_dd = _moments(domains.target_md)
+        self.source_mean_, source_dd = mean_and_covariance(domains.source_nd)
+        target_mean, target_dd = mean_and_covariance(domains.target_md)
         self.target_mean_ = target_mean if self.match_mean else self.source_mean_
-        whiten = _power(source_dd, -0.5, self.regularisation)
-        self.map_ = whiten @ _power(target_dd, 0.5, self.regularisation)
+        whiten = symmetric_power(ridge_covariance(source_dd, self.regularisation), -0.5)
+        self.map_ = whiten @ symmetric_power(ridge_covariance(target_dd, self.regularisation), 0.5)
 
     def _map_source(self, X: Array) -> Array:
-        moved = (X - self.source_mean_.astype(X.dtype)) @ self.map_.astype(X.dtype)
-        return np.asarray(moved + self.target_mean_.astype(X.dtype))
+        return move_rows(X, self.source_mean_, self.map_, self.target_mean_)
 
     def _map_target(self, X: Array) -> Array:
         return X
-
-
-def _moments(rows_nd: Array) -> tuple[Array, Array]:
-    """Return mean and covariance in float64, reading the rows block by block."""
-    num_rows, width = rows_nd.shape
-    mean = rows_nd.mean(axis=0, dtype=np.float64)
-    covariance = np.zeros((width, width))
-    for start in range(0, num_rows, 8192):
-        centred = rows_nd[start : start + 8192] - mean
-        covariance += centred.T @ centred
-    return mean, covariance / (num_rows - 1)
-
-
-def _power(covariance_dd: Array, power: float, regularisation: float) -> Array:
-    """Return a symmetric power of a covariance with ``regularisation`` of its mean variance on the diagonal.
-
-    Directions in which nothing varies stay out of a negative power.
-    """
-    values, vectors = linalg.eigh(covariance_dd, check_finite=False)
-    values = np.maximum(values, 0.0) + regularisation * values.clip(0).mean()
-    tiny = values <= values[-1] * len(values) * np.finfo(np.float64).eps
-    powered = np.where(tiny, 0.0, np.where(tiny, 1.0, values) ** power)
-    return np.asarray((vectors * powered) @ vectors.T)
