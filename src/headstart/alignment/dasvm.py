@@ -1,0 +1,191 @@
+"""DASVM: a support vector machine that walks to the target: source rows leave, target rows enter with its answers.
+
+    f trained on the source; then each round, with rho rows a side at most:
+        a target row whose answer has changed since it entered goes out again
+        enter: unlabelled target rows inside the margin and nearest its edge, 0 <= f < 1 as positive, -1 < f < 0 as negative
+        leave: as many source rows a side, those farthest from the boundary
+        f trained on what is left; a row that entered a rounds ago weighs c + (1 - c) min(1, a / A)^2
+    when no target row waits inside the margin: f trained on the target alone, every row with its last answer
+    more than two classes: one machine a class against the rest
+
+Source: Bruzzone & Marconcini, "Domain adaptation problems: a DASVM classification technique and a circular validation
+strategy", TPAMI 32(5), 2010, section 3. Readings of ours: the last training takes every target row, those never
+inside the margin too (they lie outside it with their own answer, and cost nothing until it moves), and where the
+target was given one class only the last machine with source rows stays. The circular validation they propose is a
+selection rule, and not here.
+Use it for a gradual shift without labels: overlapping domains whose boundary turns or moves a little.
+It ignores class shares, and has no way back: where early answers are wrong, the source rows that knew better have
+left.
+Shapes: n source rows, m target rows, d features, k classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+from sklearn.svm import SVC
+
+from headstart.alignment.aligner import DomainClassifier, Domains
+from headstart.alignment.option_checks import check_count, check_number
+from headstart.alignment.trained_classifier import as_double, fit_weighted, stack_rows
+from headstart.core.errors import ConfigError
+
+__all__ = ["DASVM", "rows_entering", "rows_leaving"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def rows_entering(values_m: FloatArray, waiting_m: BoolArray, number: int) -> tuple[IntArray, IntArray]:
+    """Return the waiting rows inside the margin nearest its positive and its negative edge, ``number`` of each at most.
+
+    Examples
+    --------
+    >>> values = np.array([2.0, 0.9, 0.1, -0.2, -0.8, -3.0])
+    >>> [rows.tolist() for rows in rows_entering(values, np.ones(6, dtype=bool), 1)]
+    [[1], [4]]
+    """
+    above = np.flatnonzero(waiting_m & (values_m >= 0) & (values_m < 1))
+    below = np.flatnonzero(waiting_m & (values_m < 0) & (values_m > -1))
+    return (
+        above[np.argsort(-values_m[above], kind="stable")][:number],
+        below[np.argsort(values_m[below], kind="stable")][:number],
+    )
+
+
+def rows_leaving(values_n: FloatArray, staying_n: BoolArray, num_above: int, num_below: int) -> IntArray:
+    """Return the staying rows farthest from the boundary, a number of each side.
+
+    Examples
+    --------
+    >>> rows_leaving(np.array([2.0, 0.5, -0.1, -4.0]), np.ones(4, dtype=bool), 1, 1).tolist()
+    [0, 3]
+    """
+    above, below = np.flatnonzero(staying_n & (values_n >= 0)), np.flatnonzero(staying_n & (values_n < 0))
+    return np.concatenate(
+        [
+            above[np.argsort(-values_n[above], kind="stable")][:num_above],
+            below[np.argsort(values_n[below], kind="stable")][:num_below],
+        ]
+    )
+
+
+class DASVM(DomainClassifier):
+    """A support vector machine that moves from source rows to target rows, round by round.
+
+    Its probabilities are softmax of decision values, not calibrated. After ``fit``: ``estimators_`` (one; more than
+    two classes: one a class), ``num_rounds_`` and ``is_target_only_`` of each.
+
+    Parameters
+    ----------
+    estimator : scikit-learn classifier with ``decision_function`` and ``sample_weight``, optional
+        What learns; `SVC` with a Gaussian kernel when left out.
+    share : float above 0, at most 1
+        rho as a share of the target rows: how many may enter a side and round.
+    max_rounds : int, at least 1
+        Rounds at most.
+    first_weight : float above 0, at most 1
+        c, the weight of a row that enters.
+    growth_rounds : int, at least 1
+        A, the rounds until it weighs as much as a source row.
+
+    Examples
+    --------
+    >>> source, target = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([[-3.0], [-0.6], [1.6], [3.5]])
+    >>> DASVM(SVC(kernel="linear")).fit(source, ["no", "no", "yes", "yes"], target).predict([[-1.0], [3.0]]).tolist()
+    ['no', 'yes']
+    """
+
+    accepts_sparse = True
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        share: float = 0.05,
+        max_rounds: int = 50,
+        first_weight: float = 0.25,
+        growth_rounds: int = 4,
+    ) -> None:
+        self.estimator = estimator
+        self.share = share
+        self.max_rounds = max_rounds
+        self.first_weight = first_weight
+        self.growth_rounds = growth_rounds
+
+    def _learn(self, domains: Domains, codes_n: IntArray) -> None:
+        check_number("DASVM", "share", self.share, 0.0, 1.0, low_included=False)
+        check_number("DASVM", "first_weight", self.first_weight, 0.0, 1.0, low_included=False)
+        check_count("DASVM", "max_rounds", self.max_rounds)
+        check_count("DASVM", "growth_rounds", self.growth_rounds)
+        if self.estimator is not None and not hasattr(self.estimator, "decision_function"):
+            raise ConfigError(
+                f"DASVM: estimator must have a decision_function, since rows are taken by their margin; "
+                f"{type(self.estimator).__name__} has none. Choose SVC, or another linear or kernel classifier."
+            )
+        source_nd, target_md = as_double(domains.source_nd), as_double(domains.target_md)
+        positives = [1] if len(self.classes_) == 2 else range(len(self.classes_))
+        self.estimators_, self.num_rounds_, self.is_target_only_ = [], [], []
+        for code in positives:
+            trained, rounds, alone = self._walk(source_nd, codes_n == code, target_md)
+            self.estimators_.append(trained)
+            self.num_rounds_.append(rounds)
+            self.is_target_only_.append(alone)
+
+    def _fit_signs(self, rows: Any, positive: BoolArray, weights: FloatArray) -> Any:
+        estimator = SVC() if self.estimator is None else self.estimator
+        return fit_weighted("DASVM", estimator, rows, positive.astype(np.int64), weights)
+
+    def _walk(self, source_nd: Any, positive_n: BoolArray, target_md: Any) -> tuple[Any, int, bool]:
+        """Return the last machine of one class against the rest, its rounds, and whether the target alone trained it."""
+        num_source, num_target = source_nd.shape[0], target_md.shape[0]
+        number = max(1, round(self.share * num_target))
+        staying = np.ones(num_source, dtype=bool)
+        entered, given = np.full(num_target, -1), np.zeros(num_target, dtype=bool)
+        trained = self._fit_signs(source_nd, positive_n, np.ones(num_source))
+        rounds = 0
+        for rounds in range(1, self.max_rounds + 1):
+            values = trained.decision_function(target_md)
+            entered[(entered >= 0) & (given != (values >= 0))] = -1
+            above, below = rows_entering(values, entered < 0, number)
+            if not len(above) + len(below):
+                break
+            entered[np.concatenate([above, below])] = rounds
+            given[above], given[below] = True, False
+            inside = entered >= 0
+            left = rows_leaving(trained.decision_function(source_nd), staying, len(above), len(below))
+            staying[left] = False
+            for side in (True, False):  # a class never loses its last row
+                if not (staying & (positive_n == side)).any() and not (inside & (given == side)).any():
+                    staying[np.flatnonzero(positive_n == side)[:1]] = True
+            ages = np.minimum(1.0, (rounds - entered[inside]) / self.growth_rounds)
+            weights = np.concatenate(
+                [np.ones(staying.sum()), self.first_weight + (1 - self.first_weight) * np.square(ages)]
+            )
+            rows = stack_rows(source_nd[np.flatnonzero(staying)], target_md[np.flatnonzero(inside)])
+            trained = self._fit_signs(rows, np.concatenate([positive_n[staying], given[inside]]), weights)
+        answers = trained.decision_function(target_md) >= 0
+        if answers.all() or not answers.any():
+            return trained, rounds, False
+        return self._fit_signs(target_md, answers, np.ones(num_target)), rounds, True
+
+    def decision_function(self, X: Any) -> FloatArray:
+        """Return margins of target rows: one a row (above 0: the second class), or one a class."""
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self)
+        values = self._margins(self._check(getattr(X, "values_nd", X), reset=False))
+        return values[:, 0] if len(self.classes_) == 2 else values
+
+    def _margins(self, X: Any) -> FloatArray:
+        rows = as_double(X)
+        return np.stack([trained.decision_function(rows) for trained in self.estimators_], axis=1)
+
+    def _probabilities(self, X: Any) -> FloatArray:
+        values = self._margins(X)
+        if len(self.classes_) == 2:
+            values = np.concatenate([-values, values], axis=1)
+        return np.asarray(softmax(values, axis=1))
