@@ -4,7 +4,7 @@
     M = (1 - b) M_0 + b sum_c M_c        M_c: means of class c, the target's by pseudo-labels; JDA: M = M_0 + sum_c M_c
 
 Sources: Long, Wang, Ding, Sun & Yu, "Transfer feature learning with joint distribution adaptation", ICCV 2013; Wang, Chen, Hao,
-Feng & Shen, "Balanced distribution adaptation for transfer learning", ICDM 2017 (balance b; weighted: each class's means times the
+Feng & Shen, "Balanced distribution adaptation for transfer learning", ICDM 2017 (balance b; weighted: means of a class times the
 root of its share in the domain). M is scaled to Frobenius norm 1, as in the authors' programs (from memory).
 A round trains the base classifier on projected source rows, labels the target, and solves again; it ends when no label changes.
 Use them when classes move apart from each other; they help when first pseudo-labels are mostly right and hurt when not.
