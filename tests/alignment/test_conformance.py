@@ -34,6 +34,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         for name in ("BBSE", "DiscriminatorRatio", "GaussianRatio", "KLIEP", "KMM", "NearestNeighbourWeighting")
     },
     **{name: {"min_effective_rows": 1.0} for name in ("RuLSIF", "ULSIF")},
+    "DASVM": {"max_rounds": 5},
+    "Fusion": {"candidates": (0.5,), "num_folds": 2},
+    "SourcePriorLogistic": {"num_folds": 2},
+    "TrAdaBoost": {"num_rounds": 5},
+    "TrAdaBoostR2": {"num_stages": 3, "num_rounds": 3, "num_folds": 2},
 }
 # An entropic plan sends a row to a mean of rows around it, even onto its own domain: only the mean of all stays where it is.
 BLURRING = {"ClassRegularisedTransport", "SinkhornTransport", "UnbalancedTransport"}
@@ -154,6 +159,8 @@ def test_fitting_twice_is_the_same_and_changes_no_input(estimator: Any) -> None:
 
 @pytest.mark.parametrize("estimator", [item for item in ESTIMATORS if isinstance(item, FeatureAligner)], ids=repr)
 def test_identical_domains_are_mapped_alike(estimator: Any) -> None:
+    if type(estimator).__name__ == "FeatureAugmentation":
+        pytest.skip("gives each domain a block of its own by design; inner products are tested with it")
     source, labels, _, _ = two_domains(type(estimator))
     mapped_source, mapped_target = outcome(fit_apart(estimator, source, labels, source.copy()), source, source)
     if type(estimator).__name__ in BLURRING:
