@@ -10,6 +10,7 @@ algorithms for unbalanced optimal transport", Math. Comp. 2018 (arXiv:1607.05816
 absorbing large u and v into the potentials f and g, which start at the least cost of each row and column, so that no
 kernel row underflows. Over-relaxed steps with a factor from the observed rate: Lehmann, von Renesse, Sambale &
 Uschmajew, "A note on overrelaxation in the Sinkhorn algorithm", Optimization Letters 2021 (arXiv:2012.12562).
+A sharp plan (small e) starts from the potentials of a smoother one.
 Use these to write a transport aligner. Exact plans come from POT (extra ``ot``); the entropic one is written here,
 because the marginal error is free inside the iteration and costs POT a pass over the plan.
 Shapes: n source rows, m target rows, d features.
@@ -32,6 +33,7 @@ __all__ = ["COST_SCALES", "EntropicPlan", "cost_scale", "exact_plan", "open_pot"
 Array = npt.NDArray[Any]
 COST_SCALES = ("mean", "median", "max", "none")
 _LARGEST = 1e60
+_SHARP, _SMOOTHER = 100.0, 100
 
 
 def open_pot(who: str) -> Any:
@@ -173,6 +175,10 @@ def sinkhorn_plan(
     a, b, share = source_mass_n, target_mass_m, 1.0
     if math.isfinite(marginal_weight):
         share = marginal_weight / (marginal_weight + regularisation)
+    if start_m is None and float(np.ptp(costs_nm)) > _SHARP * regularisation:  # solve a smoother problem first
+        start_m = sinkhorn_plan(
+            costs_nm, a, b, 4.0 * regularisation, marginal_weight=marginal_weight, tolerance=1e-3, max_rounds=_SMOOTHER
+        ).target_potential_m
     g = np.zeros(len(b)) if start_m is None else start_m.astype(np.float64)
     f = (costs_nm - g).min(axis=1)
     g = (costs_nm - f[:, None]).min(axis=0)
