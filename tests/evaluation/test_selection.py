@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.neighbors import NearestCentroid
 
+from headstart.alignment import CORAL, AdaptedClassifier
 from headstart.core.errors import ConfigError, DataError, HeadstartError, ShapeError
 from headstart.evaluation import selection
 from headstart.evaluation.selecting.agreement import RankConsensus
@@ -269,6 +271,34 @@ def test_candidates_that_cannot_be_set_against_each_other_are_refused() -> None:
     assert pair(evidence(target_features_mr=narrow), ClassAMI(), target_features_mr=wide).chosen
     with pytest.raises(DataError, match="the labels of 'other' differ"):
         pair(evidence(source_labels_v=[0, 1]), InfoMax(), source_labels_v=[1, 0])
+
+
+def test_adapted_classifiers_are_chosen_where_they_help_and_not_where_they_do_not() -> None:
+    """The whole way: CORAL undoes a change of scale, and is left alone where there is nothing to undo."""
+    random = np.random.default_rng(0)
+    scale = np.array([8.0, 0.1])
+    centres = np.array([[-1.0, -1.0], [1.0, -1.0], [0.0, 2.0]])
+    labels, held, other = (random.integers(3, size=120) for _ in range(3))
+    train, source, target = (centres[classes] + random.normal(size=(120, 2)) * 0.2 for classes in (labels, held, other))
+
+    def judged(aligner: Any, rows: np.ndarray) -> CandidateEvidence:
+        estimator = AdaptedClassifier(aligner)
+        fitted = clone(estimator).fit(train, labels, rows)
+        return CandidateEvidence(
+            target_probabilities_mk=fitted.predict_proba(rows),
+            source_labels_v=held,
+            source_rows_vd=source,
+            target_rows_md=rows,
+            source_training_nd=train,
+            refit=lambda source, labels, target: clone(estimator).fit(source, labels, target),
+            predict_target=fitted.predict_proba,
+        )
+
+    for rows, expected in ((target * scale, "CORAL"), (target, STAY)):
+        named = {STAY: judged(None, rows), "CORAL": judged(CORAL(), rows)}
+        choice = select(named, CircularValidation(), no_adaptation=STAY)
+        assert choice.chosen == expected, choice.reason
+        assert choice.margin == CircularValidation.default_margin > 0
 
 
 # ---------------------------------------------------------------- how rules fail, so that nobody is surprised

@@ -95,7 +95,7 @@ class RankConsensus(SelectionRule):
         bounds="0 to 1, relative to the other candidates",
         fails_when="the rules fail together; and candidates that are near copies of one another shift its ranks",
     )
-    default_margin = 0.1
+    default_margin = 0.25
 
     def __init__(self, rules: Sequence[SelectionRule] | None = None) -> None:
         if rules is None:
