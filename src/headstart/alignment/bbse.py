@@ -85,7 +85,9 @@ class BBSE(Reweighter):
         self.classes_, codes = np.unique(domains.source_labels_n, return_inverse=True)
         codes = codes.reshape(-1)
         if len(self.classes_) < 2:
-            raise DomainError(f"BBSE: the source needs at least two classes; it has one class, {self.classes_[0]!r}.")
+            raise DomainError(
+                f"BBSE: the source needs at least two classes; it has one class, {self.classes_.tolist()[0]!r}."
+            )
         held_out_nk = self._held_out(domains.source_nd, codes)
         self.estimator_ = clone(self._default()).fit(domains.source_nd, codes)
         target_mk = self._said(self.estimator_, domains.target_md)
@@ -105,7 +107,7 @@ class BBSE(Reweighter):
 
         rarest = int(np.bincount(codes_n).min())
         if rarest < 2:
-            lonely = self.classes_[int(np.bincount(codes_n).argmin())]
+            lonely = self.classes_.tolist()[int(np.bincount(codes_n).argmin())]
             raise DomainError(
                 f"BBSE: every source class needs at least 2 rows, one of them held out; {lonely!r} has 1. Leave it out."
             )

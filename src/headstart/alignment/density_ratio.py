@@ -12,7 +12,8 @@ estimation", JMLR 2009 (uLSIF, analytic leave-one-out); Yamada et al., "Relative
 distribution comparison", Neural Computation 2013 (RuLSIF). KLIEP is solved as the mixture problem it is (shares p_l =
 a_l mean_i k(x_i, c_l)) by Newton steps with a duality-gap certificate. Leaving one source and one target row out changes
 H by rank two, so that every bandwidth and penalty is judged exactly without refitting, for uLSIF and RuLSIF alike.
-Coefficients below 0 are set to 0 for both.
+KLIEP's cross-validation holds out source rows with target rows: the paper's holds out the target alone, and narrow kernels
+then profit from the gaps between the source rows that normalise them. Coefficients below 0 are set to 0 for both.
 Use KLIEP or uLSIF for covariate shift in few dimensions, RuLSIF where the target reaches beyond the source.
 They ignore labels; in many dimensions kernels see little.
 Shapes: n source rows, m target rows, d features, b centres, q pairs left out.
@@ -43,8 +44,8 @@ PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 class KLIEP(Reweighter):
     """Kullback-Leibler importance estimation; the bandwidth is chosen by the likelihood of held-out target rows.
 
-    After ``fit`` also ``bandwidth_``; ``scores_``, the mean held-out log ratio of each bandwidth; ``centres_`` and
-    ``coefficients_``.
+    After ``fit`` also ``bandwidth_``; ``scores_``, the held-out ``mean log w(z) - log mean w(x)`` of each bandwidth;
+    ``centres_`` and ``coefficients_``.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class KLIEP(Reweighter):
     num_centres : int, at least 1
         Most kernel centres, drawn from the target rows.
     num_folds : int, at least 2
-        Parts of the target for cross-validation; unused where there is one bandwidth.
+        Parts of both domains for cross-validation; unused where there is one bandwidth.
     min_effective_rows : float
         Weights worth fewer rows are refused.
     random_state : int
@@ -87,16 +88,21 @@ class KLIEP(Reweighter):
         check_count("KLIEP", "num_centres", self.num_centres)
         check_count("KLIEP", "num_folds", self.num_folds, 2)
         source, target, self.centres_ = _rows_and_centres(domains, self.num_centres, self.random_state)
-        num_folds = min(int(self.num_folds), len(target))
-        fold_m = np.random.default_rng(self.random_state).permutation(np.arange(len(target)) % num_folds)
+        num_folds = min(int(self.num_folds), len(source), len(target))
+        random = np.random.default_rng(self.random_state)
+        fold_n, fold_m = (random.permutation(np.arange(len(rows)) % num_folds) for rows in (source, target))
         self.scores_ = []
         for width in widths if len(widths) > 1 else []:
             at_source, at_target = (gaussian_kernel(rows, self.centres_, width) for rows in (source, target))
-            logs = []
+            scores = []
             for fold in range(num_folds):
-                coefficients = _kliep(at_source, at_target[fold_m != fold])
-                logs.append(np.log(np.maximum(at_target[fold_m == fold] @ coefficients, np.finfo(np.float64).tiny)))
-            self.scores_.append(float(np.concatenate(logs).mean()))
+                coefficients = _kliep(at_source[fold_n != fold], at_target[fold_m != fold])
+                ratio_n, ratio_m = (
+                    np.maximum(values[folds == fold] @ coefficients, np.finfo(np.float64).tiny)
+                    for values, folds in ((at_source, fold_n), (at_target, fold_m))
+                )
+                scores.append(np.log(ratio_m).mean() - np.log(ratio_n.mean()))
+            self.scores_.append(float(np.mean(scores)))
         self.bandwidth_ = widths[int(np.argmax(self.scores_))] if self.scores_ else widths[0]
         at_source = gaussian_kernel(source, self.centres_, self.bandwidth_)
         self.coefficients_ = _kliep(at_source, gaussian_kernel(target, self.centres_, self.bandwidth_))
@@ -271,7 +277,7 @@ def left_out_scores(
     return np.asarray(0.5 * relative * at_target**2 + 0.5 * (1.0 - relative) * at_source**2 - at_target)
 
 
-def mixture_shares(densities_mb: Array, tolerance: float = 1e-9, max_steps: int = 100) -> Array:
+def mixture_shares(densities_mb: Array, tolerance: float = 1e-7, max_steps: int = 50) -> Array:
     """Return the shares (b,) of a mixture under which the rows are likeliest: ``max_p mean_j log (D p)_j``, p >= 0, sum 1.
 
     Parameters
@@ -300,7 +306,7 @@ def mixture_shares(densities_mb: Array, tolerance: float = 1e-9, max_steps: int 
             break
         curvature = relative.T @ relative / len(scaled)
         curvature[np.diag_indices_from(curvature)] += 1e-10 * np.trace(curvature) / num_parts
-        towards = solve_quadratic(curvature, 2.0 * gain - 1.0, start_n=shares, tolerance=1e-10)
+        towards = solve_quadratic(curvature, 2.0 * gain - 1.0, start_n=shares, tolerance=1e-9, max_steps=500)
         if not towards.sum() > 0:
             break
         shares = _climb(scaled, shares, towards / towards.sum())

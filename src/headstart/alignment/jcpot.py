@@ -111,8 +111,8 @@ class JCPOT(DomainClassifier):
             missing = np.setdiff1d(np.arange(len(self.classes_)), codes)
             if len(missing):
                 raise DomainError(
-                    f"{who}: every source domain needs every class; source {number + 1} has no row of "
-                    f"{self.classes_[missing[0]]!r}. Leave out the class or the domain, or join domains under one number."
+                    f"{who}: every source domain needs every class; source {number + 1} has no row "
+                    f"of {self.classes_.tolist()[missing[0]]!r}. Leave out the class or the domain, or join domains."
                 )
 
     def _probabilities(self, X: Array) -> npt.NDArray[np.floating[Any]]:
