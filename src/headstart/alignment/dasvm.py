@@ -105,8 +105,8 @@ class DASVM(DomainClassifier):
     def __init__(
         self,
         estimator: Any = None,
-        share: float = 0.05,
-        max_rounds: int = 50,
+        share: float = 0.1,
+        max_rounds: int = 20,
         first_weight: float = 0.25,
         growth_rounds: int = 4,
     ) -> None:

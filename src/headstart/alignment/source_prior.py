@@ -109,7 +109,7 @@ class SourcePriorRidge(FewLabelsRegressor):
     def _learn(self, domains: Domains, values_n: npt.NDArray[np.floating[Any]]) -> None:
         is_auto = _is_auto("SourcePriorRidge", self.alpha)
         source_alpha = check_number("SourcePriorRidge", "source_alpha", self.source_alpha)
-        source = Ridge(alpha=source_alpha).fit(as_double(domains.source_nd), values_n)
+        source = Ridge(alpha=source_alpha, tol=1e-12).fit(as_double(domains.source_nd), values_n)
         self.source_coef_ = np.asarray(source.coef_, dtype=np.float64)
         self.source_intercept_ = float(source.intercept_)
         self.coef_, self.intercept_, self.alpha_ = self.source_coef_, self.source_intercept_, float("inf")
