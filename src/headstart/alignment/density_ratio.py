@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
+from scipy import linalg, optimize
 
 from headstart.alignment.aligner import Domains, Reweighter
 from headstart.alignment.kernel_rows import RowScale, gaussian_kernel
 from headstart.alignment.option_checks import check_count, check_number
-from headstart.alignment.quadratic import solve_quadratic
 from headstart.core.errors import ConfigError
 
 __all__ = ["KLIEP", "ULSIF", "RuLSIF", "least_squares_ratio", "left_out_scores", "mixture_shares"]
@@ -306,7 +305,12 @@ def mixture_shares(densities_mb: Array, tolerance: float = 1e-7, max_steps: int 
             break
         curvature = relative.T @ relative / len(scaled)
         curvature[np.diag_indices_from(curvature)] += 1e-10 * np.trace(curvature) / num_parts
-        towards = solve_quadratic(curvature, 2.0 * gain - 1.0, start_n=shares, tolerance=1e-9, max_steps=500)
+        root = linalg.cholesky(curvature)  # 1/2 z'Hz - c'z is half the squared length of (root z - root'^-1 c), z >= 0
+        goal = linalg.solve_triangular(root, 2.0 * gain - 1.0, trans=1)
+        try:
+            towards, _ = optimize.nnls(root, goal, maxiter=50 * num_parts)
+        except RuntimeError:  # it did not settle: a step of EM instead
+            towards = shares
         if not towards.sum() > 0:
             break
         shares = _climb(scaled, shares, towards / towards.sum())

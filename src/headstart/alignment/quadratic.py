@@ -1,4 +1,4 @@
-"""A convex quadratic over a box and a band: the problem inside kernel mean matching and KLIEP.
+"""A convex quadratic over a box and a band: the problem inside kernel mean matching.
 
     minimise  1/2 x' K x - c' x     subject to  0 <= x <= upper,  low <= sum(x) <= high         K positive semi-definite
 
