@@ -2,6 +2,7 @@
 
 from headstart.distances.cka import kernel_cka, linear_cka
 from headstart.distances.coral import coral_distance
+from headstart.distances.diagnosis import SUGGESTIONS, Diagnosis, FeatureShift, diagnose, inspect_gap, shifted_features
 from headstart.distances.discrepancy import linear_discrepancy, linear_discrepancy_direction
 from headstart.distances.divergences import (
     js_divergence,
@@ -22,6 +23,7 @@ from headstart.distances.measures import (
     measurement_of_classifier,
 )
 from headstart.distances.mmd import linear_time_mmd, linear_time_mmd_error, mk_mmd
+from headstart.distances.novelty import Novelty, novelty_of_rows
 from headstart.distances.permutation import PermutationTest, pair_matrix_test, permutation_test
 from headstart.distances.proxy_a import DomainClassification, classify_domains, proxy_a_distance
 from headstart.distances.sinkhorn import sinkhorn_divergence
@@ -35,19 +37,25 @@ from headstart.distances.wasserstein import (
 
 __all__ = [
     "MEASURES",
+    "SUGGESTIONS",
+    "Diagnosis",
     "DomainClassification",
+    "FeatureShift",
     "LabelShift",
     "Measure",
     "Measurement",
+    "Novelty",
     "PermutationTest",
     "bbse",
     "classify_domains",
     "coral_distance",
     "correct_probabilities",
     "em_priors",
+    "diagnose",
     "energy_distance",
     "exact_wasserstein",
     "gaussian_frechet_distance",
+    "inspect_gap",
     "js_divergence",
     "kernel_cka",
     "kl_divergence",
@@ -65,9 +73,11 @@ __all__ = [
     "measure_domains",
     "measurement_of_classifier",
     "mk_mmd",
+    "novelty_of_rows",
     "pair_matrix_test",
     "permutation_test",
     "proxy_a_distance",
+    "shifted_features",
     "sinkhorn_divergence",
     "sliced_wasserstein",
     "wasserstein_1d",

@@ -434,7 +434,7 @@ def _table() -> dict[str, Measure]:
         Measure("linear-mmd", linear_time_mmd_error, "none", "as mk-mmd, in one pass over domains of any size; noisier"),
         Measure("energy", energy_distance, unit, "any difference of the distributions, without a bandwidth; 0 when equal",
                 resampled_rows=1000, whole_rows=5000),
-        Measure("proxy-a", classify_domains, "none", "whether a linear classifier tells the domains apart; 0 chance, 2 perfectly"),
+        Measure("proxy-a", classify_domains, "none", "whether a linear classifier tells the domains apart; 0 chance, 2 always"),
         Measure("coral", coral_distance, "feature unit to the fourth power", "difference of the covariances; blind to the means"),
         Measure("frechet", gaussian_frechet_distance, unit, "difference of means and covariances: what moving them can remove"),
         Measure("linear-discrepancy", linear_discrepancy, squared,
