@@ -34,9 +34,9 @@ def both(aligner: Any, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarr
     return fitted.transform(source, sample_domain=np.ones(len(source))), fitted.transform(target)
 
 
-@pytest.mark.parametrize("shape", [(40, 8), (6, 8)])
+@pytest.mark.parametrize("shape", [(40, 8), (6, 8), (20, 24)], ids=["covariance", "decomposition", "products"])
 def test_principal_axes_are_scikit_learn_s_with_fixed_signs(shape: tuple[int, int]) -> None:
-    rows = domains(n=shape[0])[0] + 5.0
+    rows = domains(n=shape[0], d=shape[1])[0] + 5.0
     mean, axes, variances = principal_axes(rows, 4)
     pca = PCA(4, svd_solver="full").fit(rows)
     np.testing.assert_allclose(mean, pca.mean_)

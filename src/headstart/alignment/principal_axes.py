@@ -32,7 +32,14 @@ def principal_axes(rows_nd: Array, num_axes: int | None = None) -> tuple[Array, 
     """
     num_rows, width = rows_nd.shape
     wanted = min(num_rows, width) if num_axes is None else min(num_axes, num_rows, width)
-    if num_rows < width:
+    if num_rows < width and 4 * wanted <= num_rows:  # a few axes of wide rows: those of the products between rows
+        mean = rows_nd.mean(axis=0, dtype=np.float64)
+        centred = rows_nd - mean
+        products = centred @ centred.T
+        squares, left = linalg.eigh(products, subset_by_index=[num_rows - wanted, num_rows - 1], check_finite=False)
+        axes = linalg.qr(centred.T @ left[:, ::-1], mode="economic", check_finite=False)[0]
+        variances = squares[::-1] / (num_rows - 1)
+    elif num_rows < width:
         mean = rows_nd.mean(axis=0, dtype=np.float64)
         _, sizes, right = linalg.svd(rows_nd - mean, full_matrices=False, check_finite=False)
         axes, variances = right[:wanted].T, np.square(sizes[:wanted]) / max(num_rows - 1, 1)
