@@ -22,7 +22,7 @@ import numpy.typing as npt
 __all__ = ["project", "solve_quadratic"]
 
 Array = npt.NDArray[np.float64]
-_PROJECTED_STEPS = 4
+_PROJECTED_STEPS = 3
 
 
 def solve_quadratic(
@@ -112,7 +112,7 @@ def _solve(
     x = project(start_n, upper, total)
     slope = K_nn @ x - c_n
     enough, num_products = tolerance * max(float(np.abs(c_n).max()), 1e-300), 0
-    step = 1.0 / max(float(np.abs(K_nn).sum(axis=1).max()), 1e-300)
+    step = 1.0 / max(float(np.trace(K_nn)), 1e-300)  # the trace bounds the largest eigenvalue
     value = math.inf
     while num_products < max_steps:
         for turn in range(_PROJECTED_STEPS):
