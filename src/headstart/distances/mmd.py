@@ -17,13 +17,19 @@ Shapes: n source rows, m target rows, d features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from headstart.core.errors import ConfigError
 from headstart.core.seeds import generator
-from headstart.distances.pairs import centre_together, median_squared_distance, pair_blocks
-from headstart.distances.rows import finish, read_domains, take_rows
+from headstart.distances.pairs import (
+    MEDIAN_ROWS,
+    centre_together,
+    median_apart,
+    median_squared_distance,
+    pair_blocks,
+)
+from headstart.distances.rows import as_numpy, finish, read_domains, take_rows
 
 __all__ = ["FACTORS", "kernel_variances", "linear_time_mmd", "linear_time_mmd_error", "mean_kernel", "mk_mmd"]
 
@@ -76,16 +82,25 @@ def mk_mmd(
     if block_rows < 1:
         raise ConfigError(f"mk_mmd: block_rows must be at least 1; got {block_rows}.")
     source, target = centre_together(xp, source, target)
-    widths = kernel_variances("mk_mmd", xp, source, target, factors, variances)
     num_source, num_target = source.shape[0], target.shape[0]
+    if max(num_source, num_target) <= MEDIAN_ROWS and num_source + num_target <= block_rows:
+        # batches: one matrix product serves the median and all three sums
+        pooled = xp.concat([source, target], axis=0)
+        ((squared, _),) = pair_blocks(xp, pooled, pooled, block_rows)
+        widths = _variances("mk_mmd", lambda: median_apart(as_numpy(squared)), factors, variances)
+        kernel = mean_kernel(xp, squared, widths)
+        parts = (kernel[:num_source, :num_source], kernel[num_source:, num_source:], kernel[:num_source, num_source:])
+        sums = [xp.sum(part) for part in parts]
+    else:
+        widths = kernel_variances("mk_mmd", xp, source, target, factors, variances)
+        pairs = ((source, source), (target, target), (source, target))
+        sums = [_sum_kernel(xp, first, second, widths, block_rows) for first, second in pairs]
 
-    def within(rows: Any) -> Any:
-        num = rows.shape[0]
-        total = _sum_kernel(xp, rows, rows, widths, block_rows)
+    def mean_within(total: Any, num: int) -> Any:
         return (total - num) / (num * (num - 1)) if unbiased else total / num**2
 
-    between = _sum_kernel(xp, source, target, widths, block_rows) / (num_source * num_target)
-    return finish(within(source) + within(target) - 2 * between)
+    between = sums[2] / (num_source * num_target)
+    return finish(mean_within(sums[0], num_source) + mean_within(sums[1], num_target) - 2 * between)
 
 
 def linear_time_mmd(
@@ -171,11 +186,17 @@ def kernel_variances(
     seed: int = 0,
 ) -> list[float]:
     """Return the kernels' variances, widest first."""
+    return _variances(who, lambda: median_squared_distance(xp, source, target, seed=seed), factors, variances)
+
+
+def _variances(
+    who: str, median: Callable[[], float], factors: Sequence[float], variances: Sequence[float] | None
+) -> list[float]:
     given = list(factors if variances is None else variances)
     if not given or not all(value > 0 and value < float("inf") for value in given):
         name = "factors" if variances is None else "variances"
         raise ConfigError(f"{who}: {name} must be numbers above 0, at least one; got {given}.")
-    scale = median_squared_distance(xp, source, target, seed=seed) if variances is None else 1.0
+    scale = median() if variances is None else 1.0
     return sorted((float(value) * scale for value in given), reverse=True)
 
 

@@ -126,7 +126,7 @@ def novelty_of_rows(
     --------
     >>> source = np.linspace(0, 1, 99)[:, None]
     >>> found = novelty_of_rows(source, np.array([[0.505], [9.0]]))
-    >>> found.novel_m.tolist(), found.target_p_values_m[1]
+    >>> found.novel_m.tolist(), float(found.target_p_values_m[1])
     ([False, True], 0.01)
     """
     if metric not in ("standardised", "cosine") or num_neighbours < 1 or not 0 < level < 1:

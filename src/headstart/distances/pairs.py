@@ -18,9 +18,17 @@ from headstart.core.seeds import generator
 from headstart.distances.moments import column_mean
 from headstart.distances.rows import as_numpy, constant, take_rows
 
-__all__ = ["centre_together", "median_squared_distance", "pair_blocks", "squared_distances"]
+__all__ = [
+    "MEDIAN_ROWS",
+    "centre_together",
+    "median_apart",
+    "median_squared_distance",
+    "pair_blocks",
+    "squared_distances",
+]
 
 Array = npt.NDArray[Any]
+MEDIAN_ROWS = 1000
 
 
 def centre_together(xp: Any, first_nd: Any, second_md: Any) -> tuple[Any, Any]:
@@ -60,7 +68,9 @@ def pair_blocks(xp: Any, first_nd: Any, second_md: Any, block_rows: int) -> Iter
             yield squared, 2.0 if same and other > start else 1.0
 
 
-def median_squared_distance(xp: Any, source_nd: Any, target_md: Any, *, max_rows: int = 1000, seed: int = 0) -> float:
+def median_squared_distance(
+    xp: Any, source_nd: Any, target_md: Any, *, max_rows: int = MEDIAN_ROWS, seed: int = 0
+) -> float:
     """Return the median squared distance between two different rows of the pooled domains.
 
     Of each domain at most ``max_rows`` rows, drawn under ``seed``, are looked at. Where more than half of the pairs are equal
@@ -73,8 +83,18 @@ def median_squared_distance(xp: Any, source_nd: Any, target_md: Any, *, max_rows
             rows = take_rows(xp, rows, places)  # noqa: PLW2901
         drawn.append(constant(rows))
     pooled = xp.concat(drawn, axis=0)
-    squared = as_numpy(squared_distances(xp, pooled, pooled))
-    apart = squared[~np.eye(len(squared), dtype=bool)]
+    return median_apart(as_numpy(squared_distances(xp, pooled, pooled)))
+
+
+def median_apart(squared: Array) -> float:
+    """Return the median of a symmetric matrix of squared distances, without those of rows to themselves.
+
+    Examples
+    --------
+    >>> median_apart(np.array([[0.0, 4.0], [4.0, 0.0]]))
+    4.0
+    """
+    apart = squared[np.triu(np.ones(squared.shape, dtype=bool), 1)]
     median = float(np.median(apart)) if len(apart) else 0.0
     if median > 0:
         return median
