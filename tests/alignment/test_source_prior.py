@@ -187,3 +187,16 @@ def test_every_option_changes_something(method, changes) -> None:  # type: ignor
     for name, value in changes.items():
         other = type(method)(**{name: value}).fit(rows, labels, target, target_labels=known)
         assert outcome(other) != usual, name
+
+
+def test_minus_one_is_a_value_and_none_is_not() -> None:
+    rows, values = np.arange(5.0)[:, None], np.array([0, -1, -2, -3, -4])
+    ints = SourcePriorRidge(alpha=1.0).fit(rows, values, rows, target_labels=values)
+    assert ints.num_target_labels_ == 5
+    both = np.array([*values.tolist(), -1, None, np.nan], dtype=object)
+    mixed = SourcePriorRidge(alpha=1.0).fit(
+        np.concatenate([rows, rows[:3]]), both, sample_domain=[1, 1, 1, 1, 1, -1, -1, -1]
+    )
+    assert mixed.num_target_labels_ == 1
+    apart = SourcePriorRidge(alpha=1.0).fit(rows, values, rows[:3], target_labels=[-1.0, np.nan, np.nan])
+    assert mixed.intercept_ == apart.intercept_ != ints.intercept_
