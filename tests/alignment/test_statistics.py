@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from headstart.alignment import CORAL, LinearOT, MomentMatching, MongeAlignment
-from headstart.alignment.gaussians import mean_and_covariance, monge_map, move_rows, symmetric_power
+from headstart.alignment.gaussians import mean_and_covariance, monge_map, move_rows, ridge_power, symmetric_power
 from headstart.alignment.monge_alignment import gaussian_barycentre
 from headstart.core.errors import ConfigError, DomainError
 
@@ -193,6 +193,16 @@ def test_fewer_rows_than_features_without_ridge_stay_in_the_span(aligner: Any) -
     moved, kept = both(aligner, *domains(9, n=5, m=6, d=12))
     assert np.isfinite(moved).all() and np.isfinite(kept).all()
     assert np.linalg.matrix_rank(moved - moved.mean(0), tol=1e-6) == 4
+
+
+@pytest.mark.parametrize("power", [0.5, -0.5])
+def test_wide_rows_need_only_the_products_between_rows(power: float) -> None:
+    rows = domains(11, n=6, d=15)[0]
+    rows[5] = rows[4]
+    mean, powered = ridge_power(rows, power, 0.01)
+    np.testing.assert_allclose(mean, rows.mean(axis=0))
+    np.testing.assert_allclose(powered, symmetric_power(covariance(rows, 0.01), power), rtol=1e-8, atol=1e-9)
+    np.testing.assert_array_equal(ridge_power(np.ones((3, 5)), power, 0.01)[1], np.zeros((5, 5)))
 
 
 def test_rows_are_read_in_blocks() -> None:

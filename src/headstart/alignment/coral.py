@@ -7,7 +7,7 @@ The paper standardises both domains first, which removes their means, and adds e
 explicitly, and ``regularisation`` is a share of the mean variance, so that the unit of the features does not matter.
 Use it when the shift is second-order (sensor, style, lighting) and both domains share their classes and proportions.
 It ignores everything beyond mean and covariance, and labels; with other class proportions it mixes classes.
-Two symmetric eigendecompositions; n and m enter once, block by block.
+Two symmetric eigendecompositions, of d x d or, with fewer rows, of n x n and m x m; rows are read block by block.
 Shapes: n source rows, m target rows, d features.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy.typing as npt
 
 from headstart.alignment.aligner import Domains, FeatureAligner
-from headstart.alignment.gaussians import mean_and_covariance, move_rows, ridge_covariance, symmetric_power
+from headstart.alignment.gaussians import move_rows, ridge_power
 from headstart.core.errors import ConfigError
 
 __all__ = ["CORAL"]
@@ -38,6 +38,7 @@ class CORAL(FeatureAligner):
 
     Examples
     --------
+    >>> import numpy as np
     >>> source, target = np.array([[0.0], [2.0]]), np.array([[5.0], [9.0]])     # deviations 1 and 2 around 1 and 7
     >>> CORAL(regularisation=0.0).fit_transform(source, None, target).tolist()
     [[5.0], [9.0]]
@@ -52,11 +53,10 @@ class CORAL(FeatureAligner):
     def _align(self, domains: Domains) -> None:
         if not self.regularisation >= 0:
             raise ConfigError(f"CORAL: regularisation must be at least 0; got {self.regularisation!r}.")
-        self.source_mean_, source_dd = mean_and_covariance(domains.source_nd)
-        target_mean, target_dd = mean_and_covariance(domains.target_md)
+        self.source_mean_, whiten = ridge_power(domains.source_nd, -0.5, self.regularisation)
+        target_mean, colour = ridge_power(domains.target_md, 0.5, self.regularisation)
         self.target_mean_ = target_mean if self.match_mean else self.source_mean_
-        whiten = symmetric_power(ridge_covariance(source_dd, self.regularisation), -0.5)
-        self.map_ = whiten @ symmetric_power(ridge_covariance(target_dd, self.regularisation), 0.5)
+        self.map_ = whiten @ colour
 
     def _map_source(self, X: Array) -> Array:
         return move_rows(X, self.source_mean_, self.map_, self.target_mean_)

@@ -16,7 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-__all__ = ["mean_and_covariance", "monge_map", "move_rows", "ridge_covariance", "symmetric_power", "symmetric_powers"]
+__all__ = [
+    "mean_and_covariance",
+    "monge_map",
+    "move_rows",
+    "ridge_covariance",
+    "ridge_power",
+    "symmetric_power",
+    "symmetric_powers",
+]
 
 Array = npt.NDArray[Any]
 _BLOCK = 8192
@@ -71,6 +79,37 @@ def symmetric_powers(matrix_dd: Array, *powers: float) -> tuple[Array, ...]:
     tiny = values <= max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     scales = [np.where(tiny, 0.0, np.where(tiny, 1.0, values) ** power) for power in powers]
     return tuple(np.asarray((vectors * scale) @ vectors.T) for scale in scales)
+
+
+def ridge_power(rows_nd: Array, power: float, regularisation: float) -> tuple[Array, Array]:
+    """Return the mean of rows and a power of their covariance with a ridge (`ridge_covariance`).
+
+    With fewer rows than features and a ridge, the products between rows hold all that differs from the ridge, and no
+    decomposition of a (d, d) matrix is needed.
+
+    Examples
+    --------
+    >>> mean, root = ridge_power(np.array([[0.0], [2.0]]), 0.5, 1.0)        # variance 2, ridge 2
+    >>> mean.tolist(), root.tolist()
+    ([1.0], [[2.0]])
+    """
+    num_rows, width = rows_nd.shape
+    if num_rows >= width or not regularisation > 0:
+        mean, covariance = mean_and_covariance(rows_nd)
+        return mean, symmetric_power(ridge_covariance(covariance, regularisation), power)
+    mean = rows_nd.mean(axis=0, dtype=np.float64)
+    centred = rows_nd - mean
+    squares, left = linalg.eigh(centred @ centred.T, driver="evd", check_finite=False)
+    ridge = regularisation * np.square(centred).sum() / (max(num_rows - 1, 1) * width)
+    if ridge == 0.0:
+        return mean, np.zeros((width, width))
+    # directions far below the ridge are the ridge's; dividing by their lengths would only bring in rounding errors
+    kept = squares > 1e-12 * squares[-1]
+    axes = centred.T @ (left[:, kept] / np.sqrt(squares[kept]))
+    gains = (squares[kept] / max(num_rows - 1, 1) + ridge) ** power - ridge**power
+    powered = (axes * gains) @ axes.T
+    powered[np.diag_indices(width)] += ridge**power
+    return mean, np.asarray(powered)
 
 
 def monge_map(source_dd: Array, target_dd: Array) -> Array:

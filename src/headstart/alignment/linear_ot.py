@@ -37,6 +37,7 @@ class LinearOT(FeatureAligner):
 
     Examples
     --------
+    >>> import numpy as np
     >>> source, target = np.array([[0.0], [2.0]]), np.array([[5.0], [9.0]])     # deviations 1 and 2 around 1 and 7
     >>> aligner = LinearOT(regularisation=0.0).fit(source, None, target)
     >>> aligner.transform(np.array([[0.0], [3.0]]), sample_domain=[1, 1]).tolist()
