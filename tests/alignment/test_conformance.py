@@ -31,9 +31,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # scikit-learn's checks come with very few rows
     **{
         name: {"min_effective_rows": 1.0}
-        for name in ("BBSE", "DiscriminatorRatio", "GaussianRatio", "KLIEP", "KMM", "NearestNeighbourWeighting")
+        for name in ("DiscriminatorRatio", "GaussianRatio", "KLIEP", "KMM", "NearestNeighbourWeighting")
     },
     **{name: {"min_effective_rows": 1.0} for name in ("RuLSIF", "ULSIF")},
+    "BBSE": {"min_effective_rows": 1.0, "max_condition": float("inf")},  # ... and labels drawn at random
     "DASVM": {"max_rounds": 5},
     "Fusion": {"candidates": (0.5,), "num_folds": 2},
     "SourcePriorLogistic": {"num_folds": 2},

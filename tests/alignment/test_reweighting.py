@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from headstart.alignment import (
     BBSE,
@@ -22,7 +25,6 @@ from headstart.alignment import (
     Reweighter,
     RuLSIF,
 )
-from headstart.alignment.bbse import label_shift_weights
 from headstart.alignment.density_ratio import left_out_scores, mixture_shares
 from headstart.alignment.kmm import kernel_mean_weights
 from headstart.alignment.quadratic import project, solve_quadratic
@@ -297,10 +299,21 @@ def test_label_shift_weights_solve_the_confusion_system(soft: bool) -> None:
     assert BBSE(soft=soft).fit(source, labels, source).class_weights_ == pytest.approx([1, 1, 1], abs=0.1)
 
 
-def test_label_shift_inverts_the_confusion_matrix_where_that_is_allowed() -> None:
-    confusion = np.array([[0.3, 0.05, 0.02], [0.02, 0.25, 0.03], [0.01, 0.02, 0.3]])
-    weights = np.array([0.4, 1.1, 1.5])
-    np.testing.assert_allclose(label_shift_weights(confusion, confusion @ weights), weights, rtol=1e-8)
+def test_label_shift_weights_invert_the_held_out_confusion_matrix() -> None:
+    source, labels, target = imbalanced(1)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    model = make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=1000))
+    said = cross_val_predict(model, source, labels, cv=folds, method="predict_proba")
+    confusion = said.T @ (labels[:, None] == ["a", "b", "c"]) / 300
+    weights = np.linalg.inv(confusion) @ model.fit(source, labels).predict_proba(target).mean(axis=0)
+    assert (weights > 0).all()
+    np.testing.assert_allclose(BBSE().fit(source, labels, target).class_weights_, weights, rtol=1e-4)
+
+
+def test_a_classifier_that_tells_nothing_is_refused() -> None:
+    source, labels, target = imbalanced()
+    with pytest.raises(DomainError, match=r"BBSE: .*"):
+        BBSE().fit(source, np.random.default_rng(0).permutation(labels), target)
 
 
 @pytest.mark.parametrize(
@@ -369,6 +382,7 @@ def test_no_parameter_is_dead(kind: Any, changed: dict[str, Any]) -> None:
         (DiscriminatorRatio(regularisation=-1.0), "regularisation must be a number above 0"),
         (NearestNeighbourWeighting(smoothing=-1.0), "smoothing must be a number at least 0"),
         (GaussianRatio(regularisation=-1.0), "regularisation must be a number at least 0"),
+        (BBSE(max_condition=0.5), "max_condition must be a number at least 1"),
         (BBSE(num_folds=1), "num_folds must be a whole number of at least 2"),
     ],
 )

@@ -1,11 +1,11 @@
 """BBSE: weigh source rows by class, so that class proportions are the target's (label shift).
 
     C_pk = share of source rows predicted p with label k,   mu_p = share of target rows predicted p
-    w = argmin_{w >= 0} |C w - mu|_2        w_k estimates P_T(y = k) / P_S(y = k); C^-1 mu where that is not negative
+    C w = mu                                                w_k = P_T(y = k) / P_S(y = k), cut off at 0
 
 Source: Lipton, Wang & Smola, "Detecting and correcting for label shift with black box predictors", ICML 2018
-(arXiv:1802.03916). The paper inverts C; least squares under w >= 0 gives the same answer where the inverse is not
-negative. With ``soft`` predicted probabilities stand for predicted classes, which varies less.
+(arXiv:1802.03916), as `headstart.distances.label_shift.bbse` solves it; with ``soft`` predicted probabilities stand for
+predicted classes, which varies less.
 Use it when proportions of classes differ and each class looks the same in both domains (diagnosis at another hospital).
 It ignores any change within a class, and classes the source lacks. C comes from predictions of rows that were held out.
 Shapes: n source rows, m target rows, k classes.
@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
 from sklearn.base import clone
 
 from headstart.alignment.aligner import Domains, Reweighter
-from headstart.alignment.option_checks import check_count
+from headstart.alignment.option_checks import check_count, check_number
 from headstart.core.errors import DomainError
+from headstart.distances.label_shift import bbse
 
-__all__ = ["BBSE", "label_shift_weights"]
+__all__ = ["BBSE"]
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,8 @@ Array = npt.NDArray[Any]
 class BBSE(Reweighter):
     """Black box shift estimation.
 
-    After ``fit`` also ``classes_``; ``class_weights_``, one a class; ``target_proportions_``, their estimate; ``estimator_``.
+    After ``fit`` also ``classes_``; ``class_weights_``, one a class; ``target_proportions_``; ``shift_``, the
+    estimate with its intervals and condition number; ``estimator_``.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ class BBSE(Reweighter):
     num_folds : int, at least 2
         Parts of the source in which rows are predicted by a classifier trained on the others; at most the rows of the
         rarest class.
+    max_condition : float, at least 1
+        Largest condition number of C accepted: beyond it small errors of the predictions become large ones of the weights.
     min_effective_rows : float
         Weights worth fewer rows are refused.
     random_state : int
@@ -64,12 +67,14 @@ class BBSE(Reweighter):
         estimator: Any = None,
         soft: bool = True,
         num_folds: int = 5,
+        max_condition: float = 100.0,
         min_effective_rows: float = 10.0,
         random_state: int = 0,
     ) -> None:
         self.estimator = estimator
         self.soft = soft
         self.num_folds = num_folds
+        self.max_condition = max_condition
         self.min_effective_rows = min_effective_rows
         self.random_state = random_state
 
@@ -81,6 +86,7 @@ class BBSE(Reweighter):
 
     def _weigh(self, domains: Domains) -> Array:
         check_count("BBSE", "num_folds", self.num_folds, 2)
+        check_number("BBSE", "max_condition", self.max_condition, 1.0)
         assert domains.source_labels_n is not None
         self.classes_, codes = np.unique(domains.source_labels_n, return_inverse=True)
         codes = codes.reshape(-1)
@@ -91,14 +97,18 @@ class BBSE(Reweighter):
         held_out_nk = self._held_out(domains.source_nd, codes)
         self.estimator_ = clone(self._default()).fit(domains.source_nd, codes)
         target_mk = self._said(self.estimator_, domains.target_md)
-        members_nk = np.eye(len(self.classes_))[codes]
-        self.class_weights_ = label_shift_weights(held_out_nk.T @ members_nk / len(codes), target_mk.mean(axis=0))
-        shares = self.class_weights_ * members_nk.mean(axis=0)
-        if not shares.sum() > 0:
-            raise DomainError(
-                "BBSE: no class keeps weight; the target's predictions fit no mixture of the source's classes."
+        try:
+            self.shift_ = bbse(
+                held_out_nk,
+                codes,
+                target_mk,
+                kind="soft" if self.soft else "hard",
+                max_condition=self.max_condition,
+                seed=self.random_state,
             )
-        self.target_proportions_ = shares / shares.sum()
+        except DomainError as refused:
+            raise DomainError(f"BBSE: {refused}") from None
+        self.class_weights_, self.target_proportions_ = self.shift_.weights_k, self.shift_.target_priors_k
         return np.asarray(self.class_weights_[codes])
 
     def _held_out(self, rows: Any, codes_n: Array) -> Array:
@@ -131,25 +141,3 @@ class BBSE(Reweighter):
         from sklearn.preprocessing import StandardScaler
 
         return make_pipeline(StandardScaler(with_mean=False), LogisticRegression(max_iter=1000))
-
-
-def label_shift_weights(confusion_kk: Array, predicted_k: Array) -> Array:
-    """Return the class weights ``w >= 0`` that best explain the target's predictions: ``confusion @ w = predicted``.
-
-    Parameters
-    ----------
-    confusion_kk : ndarray of shape (k, k)
-        Share of source rows with prediction p (row) and label c (column); entries sum to 1.
-    predicted_k : ndarray of shape (k,)
-        Share of target rows with each prediction.
-
-    Returns
-    -------
-    ndarray of shape (k,)
-
-    Examples
-    --------
-    >>> label_shift_weights(np.array([[0.4, 0.1], [0.1, 0.4]]), np.array([0.2, 0.8])).round(6).tolist()
-    [0.0, 2.0]
-    """
-    return np.asarray(optimize.nnls(confusion_kk, predicted_k)[0])
