@@ -28,8 +28,9 @@ from headstart.distances.pairs import (
     median_apart,
     median_squared_distance,
     pair_blocks,
+    squared_distances,
 )
-from headstart.distances.rows import as_numpy, finish, read_domains, take_rows
+from headstart.distances.rows import as_numpy, constant, finish, read_domains, take_rows
 
 __all__ = ["FACTORS", "kernel_variances", "linear_time_mmd", "linear_time_mmd_error", "mean_kernel", "mk_mmd"]
 
@@ -89,15 +90,19 @@ def mk_mmd(
         ((squared, _),) = pair_blocks(xp, pooled, pooled, block_rows)
         widths = _variances("mk_mmd", lambda: median_apart(as_numpy(squared)), factors, variances)
         kernel = mean_kernel(xp, squared, widths)
+        typical = float(xp.mean(constant(kernel)))
+        kernel = kernel - typical
         parts = (kernel[:num_source, :num_source], kernel[num_source:, num_source:], kernel[:num_source, num_source:])
         sums = [xp.sum(part) for part in parts]
     else:
         widths = kernel_variances("mk_mmd", xp, source, target, factors, variances)
         pairs = ((source, source), (target, target), (source, target))
-        sums = [_sum_kernel(xp, first, second, widths, block_rows) for first, second in pairs]
+        few = squared_distances(xp, constant(source[:256]), constant(target[:256]))
+        typical = float(xp.mean(mean_kernel(xp, few, widths)))
+        sums = [_sum_kernel(xp, first, second, widths, block_rows, typical) for first, second in pairs]
 
     def mean_within(total: Any, num: int) -> Any:
-        return (total - num) / (num * (num - 1)) if unbiased else total / num**2
+        return (total - num * (1 - typical)) / (num * (num - 1)) if unbiased else total / num**2
 
     between = sums[2] / (num_source * num_target)
     return finish(mean_within(sums[0], num_source) + mean_within(sums[1], num_target) - 2 * between)
@@ -214,10 +219,11 @@ def mean_kernel(xp: Any, squared: Any, variances: Sequence[float]) -> Any:
     return total / len(variances)
 
 
-def _sum_kernel(xp: Any, first: Any, second: Any, variances: Sequence[float], block_rows: int) -> Any:
+def _sum_kernel(xp: Any, first: Any, second: Any, variances: Sequence[float], block_rows: int, typical: float) -> Any:
+    """Return the sum of the kernel less a typical value of it, which cancels in MMD and spares float32 its rounding."""
     total = 0.0
     for squared, times in pair_blocks(xp, first, second, block_rows):
-        total = total + times * xp.sum(mean_kernel(xp, squared, variances))
+        total = total + times * xp.sum(mean_kernel(xp, squared, variances) - typical)
     return total
 
 
