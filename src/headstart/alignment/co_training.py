@@ -6,7 +6,7 @@
         both classifiers are trained on it, each on its view
     answer: the product of both classifiers' probabilities
 
-Source: Blum & Mitchell, "Combining labeled and unlabeled data with co-training", COLT 1998, table 1 (labelled set:
+Source: Blum & Mitchell, "Combining labeled and unlabeled data with co-training", COLT 1998 (labelled set:
 the source). The paper draws a pool of 75 rows each round; here the pool is every unlabelled target row, so that
 nothing is drawn. The number a class is named grows with its share of the source, as p and n do in the paper. Use it
 when each of two groups of features suffices to tell the classes and, given the class, they say independent things

@@ -9,13 +9,13 @@
     more than two classes: one machine a class against the rest
 
 Source: Bruzzone & Marconcini, "Domain adaptation problems: a DASVM classification technique and a circular validation
-strategy", TPAMI 32(5), 2010, section 3. Readings of ours: the last training takes every target row, those never
-inside the margin too (they lie outside it with their own answer, and cost nothing until it moves), and where the
-target was given one class only the last machine with source rows stays. The circular validation they propose is a
-selection rule, and not here.
+strategy", TPAMI 32(5), 2010. Readings of ours, not checked against the authors' code: how weights
+grow; the last training takes every target row, those never inside the margin too (they lie outside it with their own
+answer, and cost nothing until it moves); and where the target was given one class only the last machine with source
+rows stays. The circular validation they propose is a selection rule, and not here.
 Use it for a gradual shift without labels: overlapping domains whose boundary turns or moves a little.
-It ignores class shares, and has no way back: where early answers are wrong, the source rows that knew better have
-left.
+It has no way back: where early answers are wrong, the source rows that knew better have left. With many classes and
+wide overlap it has cost 16 points of accuracy (Caltech to Amazon, SURF features).
 Shapes: n source rows, m target rows, d features, k classes.
 """
 

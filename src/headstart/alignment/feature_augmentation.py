@@ -3,7 +3,7 @@
     source:  x -> (x, s x, 0)          target:  x -> (x, 0, s x)          s = 1 in the paper
     inner products:  (1 + s^2) x'z within a domain,  x'z across
 
-Source: Daumé III, "Frustratingly easy domain adaptation", ACL 2007, section 3. The factor s is ours: with a
+Source: Daumé III, "Frustratingly easy domain adaptation", ACL 2007. The factor s is ours: with a
 ridge-like penalty it says how cheaply a domain may differ (s = 0: both are pooled; s large: each learns alone). Use
 it when some target rows are labelled and the two domains agree on most features but not on all; any linear learner
 will do. Fitted on source rows alone (`AdaptedClassifier`) the target's block learns nothing and the shared block half

@@ -6,7 +6,7 @@
 both are among the candidates, and so is plain pooling, n / (n + l): the labelled target rows are dealt into folds,
 each fold is predicted by models trained on the source and the other folds, and the least log-loss (regression:
 squared error) wins; a tie goes to more source. Our own rule; the mixed loss is that of `balanced_weighting`, and
-Ben-David et al. 2010 (section 5) bound its target error.
+Ben-David et al. 2010 bound its target error.
 Use it first whenever a few target rows are labelled. It ignores unlabelled target rows. With a handful of labels the
 choice is noisy: read ``losses_`` beside ``weight_``.
 Shapes: n source rows, l labelled target rows, d features, k classes.

@@ -6,8 +6,8 @@
     harmonic:   F_T = (D_TT - a W_TT)^-1 (a W_TS Y_S + (1 - a) D_TT H)       source labels clamped; H: the source's class shares
     spreading:  F = (1 - a) (I - a S)^-1 Y,   S = D^-1/2 W D^-1/2             source labels may give way
 
-Source: harmonic, Zhu, Ghahramani & Lafferty, ICML 2003, equation 5 with the external classifier of section 5: each
-step of the random walk leaves for H with probability 1 - a (a -> 1 is their equation 5); spreading, Zhou, Bousquet,
+Source: harmonic, Zhu, Ghahramani & Lafferty, ICML 2003, with their external classifier H: each
+step of the random walk leaves for H with probability 1 - a (a -> 1 is their harmonic function); spreading, Zhou, Bousquet,
 Lal, Weston & Schölkopf, NeurIPS 2003. The width r_i r_j is Zelnik-Manor & Perona's, NeurIPS 2004, so that no
 bandwidth has to be chosen.
 Use it when each class is one connected cloud that stretches from the source into the target.

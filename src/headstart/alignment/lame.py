@@ -3,11 +3,11 @@
     min over z_i on the simplex   sum_i KL(z_i || q_i)  -  weight / 2  sum_ij w_ij z_i'z_j      q: the classifier's answer
     step:   z_i  ~  ( q_i exp(weight sum_j w_ij z_j) z_i^c )^(1 / (1 + c))                          ~ : normalised to sum 1
 
-Source: Boudiaf, Mueller, Ben Ayed & Bertinetto, "Parameter-free online test-time adaptation", CVPR 2022, equations 4
-to 6: c = 0 is their concave-convex step, and the half makes it the exact one. It descends for sure where W is
-positive semi-definite, which a graph of neighbours is not; so where a step would raise the objective it is taken
-again with c = 1, 3, 7, ... : the fixed points are the same and the objective never rises. w_ij is 1 where i and j are
-both among the other's nearest neighbours, 1/2 where one is.
+Source: Boudiaf, Mueller, Ben Ayed & Bertinetto, "Parameter-free online test-time adaptation", CVPR 2022: c = 0 is
+their concave-convex step, and the half makes it the exact one. It descends for sure where W is positive
+semi-definite, which a graph of neighbours is not; so where a step would raise the objective it is taken again with c
+= 1, 3, 7, ... : the fixed points are the same and the objective never rises. w_ij is 1 where i and j are both among
+the other's nearest neighbours, 1/2 where one is.
 Use it when the classifier is right for most rows of a neighbourhood and the target comes as a batch with few classes
 at once.
 It ignores everything but the batch: where a neighbourhood is mostly wrong, all of it becomes wrong. Rows not seen in

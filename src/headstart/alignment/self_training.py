@@ -6,7 +6,7 @@
     then the classifier is trained again on the source and the rows that entered, all chosen anew each round
 
 Source: Yarowsky, ACL 1995, for the loop; the share of each predicted class is class-balanced self-training (Zou, Yu,
-Vijaya Kumar & Wang, ECCV 2018, section 4.2), without which an easy class takes over. ``calibrate`` divides
+Vijaya Kumar & Wang, ECCV 2018), without which an easy class takes over. ``calibrate`` divides
 log-probabilities by a temperature (Guo, Pleiss, Sun & Weinberger, ICML 2017) fitted on source rows the classifier has
 not seen, so that a confidence of 0.8 is right 8 times in 10: on the source. On a shifted target it is usually right
 less often.

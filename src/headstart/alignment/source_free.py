@@ -5,7 +5,7 @@
     p_i = softmax(W z_i + b);  pbar = mean p_i;  z: target rows, centred and divided by one number;  H: entropy
     label_i: nearest centroid by cosine, centroids sum_i p_ik z_i / sum_i p_ik, then once more with hard labels; anew each round
 
-Source: Liang, Hu & Feng, "Do we really need to access the source data?", ICML 2020, equations 3 to 7 (information
+Source: Liang, Hu & Feng, "Do we really need to access the source data?", ICML 2020 (information
 maximisation and weighted prototype pseudo-labels). There the head is frozen and the encoder before it learns; on
 stored features an encoder that is linear and the frozen head are one linear map, so W itself is what moves here, and
 ``anchor`` keeps it near the source's.

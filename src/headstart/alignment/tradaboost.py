@@ -6,7 +6,7 @@ Classification, N rounds, rows of both domains together, all weights 1 at first;
     source row:  w <- w b^[h_t missed]           target row:  w <- w exp(a_t [h_t missed])
     a_t = ln((1 - e_t) / e_t) + ln(k - 1)        answer: vote of the rounds from N/2 on, h_t with weight a_t
 
-Source: Dai, Yang, Xue & Yu, "Boosting for transfer learning", ICML 2007, figure 1, for two classes. More classes as
+Source: Dai, Yang, Xue & Yu, "Boosting for transfer learning", ICML 2007, for two classes. More classes as
 SAMME does it
 (Zhu, Zou, Rosset & Hastie 2009): the term ln(k - 1), which is 0 for two classes, makes chance the point where a_t is 0. Where the
 paper asks for e_t below chance, a worse round has no vote and leaves the target's weights; e_t = 0 counts as half a row.
@@ -120,7 +120,8 @@ class TrAdaBoostR2(FewLabelsRegressor):
     AdaBoost.R2 (Drucker 1997, linear loss) with the source's weights left as they are, so that the target's keep
     their sum.
 
-    Source: Pardoe & Stone, "Boosting for regression transfer", ICML 2010, algorithms 2 and 3. Use it when the
+    Source: Pardoe & Stone, "Boosting for regression transfer", ICML 2010. How AdaBoost.R2' scales its weights is our
+    reading, not checked against the authors' code. Use it when the
     source's values are off for part of its rows and you have some target values (ten or more: they are
     cross-validated). With one target value the first stage (equal rows) is taken. It ignores unlabelled target rows.
     After ``fit``: ``stage_errors_`` (mean squared, held out), ``source_share_`` (the source's part of the weight in
