@@ -41,6 +41,7 @@ from headstart.alignment import (
     GFK,
     JDA,
     MEDA,
+    SPL,
     TCA,
     TJM,
     AdaptedClassifier,
@@ -144,7 +145,8 @@ PAPERS: dict[str, tuple[str, Callable[[], Any]]] = {
     "MEDA": ("20 dimensions, lambda 10, rho 1, eta 0.1, 10 neighbours, 10 rounds", MEDA),
 }
 
-# The honest protocol: defaults, and the grid that circular validation may choose from. MEDA is its own classifier.
+# The honest protocol: defaults, and the grid that circular validation may choose from. Two classify by themselves.
+CLASSIFIERS = ("MEDA", "SPL")
 ALIGNERS: dict[str, tuple[Any, dict[str, Iterable[Any]]]] = {
     "CORAL": (CORAL(), {"regularisation": [1e-1, 1.0]}),
     "LinearOT": (LinearOT(), {"regularisation": [1e-1, 1.0]}),
@@ -157,6 +159,7 @@ ALIGNERS: dict[str, tuple[Any, dict[str, Iterable[Any]]]] = {
     "BDA": (BDA(), {"balance": [0.1, 0.9]}),
     "TJM": (TJM(), {"num_components": [10, 80]}),
     "MEDA": (MEDA(), {"num_components": [10, 40]}),
+    "SPL": (SPL(), {"num_components": [30, 60]}),
 }
 
 
@@ -180,7 +183,7 @@ def candidates(name: str, classifier: Any) -> list[Any]:
     default, grid = ALIGNERS[name]
     settings = [{key: value} for key, values in grid.items() for value in values]
     aligners = [default, *(clone(default).set_params(**setting) for setting in settings)]
-    return aligners if name == "MEDA" else [AdaptedClassifier(aligner, classifier) for aligner in aligners]
+    return aligners if name in CLASSIFIERS else [AdaptedClassifier(aligner, classifier) for aligner in aligners]
 
 
 def over_tasks(domains: dict[str, Domain], run: Callable[[Domain, Domain], float]) -> dict[str, Any]:
@@ -221,7 +224,7 @@ def honest_protocol(domains: dict[str, Domain], wanted: set[str]) -> dict[str, A
         base = results[f"source only, {label}"]["mean"]
         print(f"source only, {label}: {base:.1f}", flush=True)
         for name in ALIGNERS:
-            if name not in wanted or (name == "MEDA" and label == "SVM"):
+            if name not in wanted or (name in CLASSIFIERS and label == "SVM"):
                 continue
             models = candidates(name, classifier)
             if label == "1NN":

@@ -33,6 +33,7 @@ from headstart.alignment.moments import MomentMatching
 from headstart.alignment.monge_alignment import MongeAlignment
 from headstart.alignment.prototypes import Prototypes
 from headstart.alignment.reweighting import DiscriminatorRatio, GaussianRatio, NearestNeighbourWeighting
+from headstart.alignment.selective_labelling import SPL
 from headstart.alignment.self_training import SelfTraining
 from headstart.alignment.source_free import SourceFree
 from headstart.alignment.source_prior import SourcePriorLogistic, SourcePriorRidge
@@ -55,6 +56,7 @@ __all__ = [
     "KMM",
     "LAME",
     "MEDA",
+    "SPL",
     "TCA",
     "TJM",
     "ULSIF",
