@@ -21,8 +21,8 @@ from typing import Any
 from headstart.core.errors import ConfigError, DomainError
 from headstart.distances.mmd import mean_kernel
 from headstart.distances.moments import BLOCK_ROWS, column_mean
-from headstart.distances.pairs import median_squared_distance, squared_distances
-from headstart.distances.rows import constant, finish, read_pairs
+from headstart.distances.pairs import median_apart, squared_distances
+from headstart.distances.rows import as_numpy, constant, finish, read_pairs
 
 __all__ = ["alignment_of_kernels", "kernel_cka", "linear_cka"]
 
@@ -102,13 +102,14 @@ def kernel_cka(first_nd: Any, second_ne: Any, *, factor: float = 1.0, debiased: 
     kernels = []
     for rows in (first, second):
         centred = _scaled("kernel_cka", xp, rows)
-        variance = factor * median_squared_distance(xp, centred, centred)
-        kernels.append(mean_kernel(xp, squared_distances(xp, centred, centred), [variance]))
+        squared = squared_distances(xp, centred, centred)
+        kernels.append(mean_kernel(xp, squared, [factor * median_apart(as_numpy(squared))]))
     return finish(alignment_of_kernels("kernel_cka", xp, kernels[0], kernels[1], debiased=debiased))
 
 
 def alignment_of_kernels(who: str, xp: Any, first_nn: Any, second_nn: Any, *, debiased: bool) -> Any:
-    """Return the alignment of two kernel matrices of the same rows."""
+    """Return the alignment of two kernel matrices of the same rows; a constant is taken off first, which changes nothing else."""
+    first_nn, second_nn = (kernel - float(xp.mean(constant(kernel))) for kernel in (first_nn, second_nn))
     if not debiased:
         first_nn, second_nn = _centre(xp, first_nn), _centre(xp, second_nn)
         values = [xp.sum(a * b) for a, b in ((first_nn, second_nn), (first_nn, first_nn), (second_nn, second_nn))]

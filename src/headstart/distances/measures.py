@@ -37,7 +37,7 @@ from headstart.distances.energy import energy_distance
 from headstart.distances.frechet import gaussian_frechet_distance
 from headstart.distances.mmd import FACTORS, kernel_variances, linear_time_mmd_error, mean_kernel, mk_mmd
 from headstart.distances.moments import largest_change
-from headstart.distances.pairs import centre_together, median_squared_distance, squared_distances
+from headstart.distances.pairs import centre_together, median_apart, squared_distances
 from headstart.distances.permutation import (
     Statistic,
     half_samples,
@@ -330,7 +330,8 @@ def _kernel(name: str, rows: Array) -> Array:
     rows = rows / size
     if name == "linear-cka":
         return np.asarray(rows @ rows.T)
-    return np.asarray(mean_kernel(np, squared_distances(np, rows, rows), [median_squared_distance(np, rows, rows)]))
+    squared = squared_distances(np, rows, rows)
+    return np.asarray(mean_kernel(np, squared, [median_apart(squared)]))
 
 
 def _draw(rows: Array, most: int, seed: int, part: str) -> Array:
