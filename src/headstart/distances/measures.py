@@ -121,7 +121,9 @@ class Measure:
     prepare : callable, optional
         ``prepare(pooled rows, n) -> statistic of places``, where permutations share work.
     needs : str
-        Extra to install; empty for none.
+        Library to install; empty for none.
+    min_rows : int
+        Rows each domain needs, so that half of them can be measured too.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Measure:
     whole_rows: int | None = None
     prepare: Prepare | None = None
     needs: str = ""
+    min_rows: int = 4
 
 
 def measure(
@@ -187,7 +190,9 @@ def measure(
         first, second = (as_numpy(rows) for rows in read_pairs("measure", source, target, min_rows=4)[1:])
         most = resampled_rows or entry.resampled_rows
         return _measure_representations(entry, first, second, num_permutations, num_half_samples, most, seed)
-    source, target = (as_numpy(rows) for rows in read_domains("measure", source, target, min_rows=4)[1:])
+    source, target = (
+        as_numpy(rows) for rows in read_domains(f"measure {name}", source, target, min_rows=entry.min_rows)[1:]
+    )
     if name == "proxy-a":
         return measurement_of_classifier(classify_domains(source, target, seed=seed))
     if name == "linear-mmd":
@@ -199,7 +204,7 @@ def measure(
 def measure_domains(
     source: Any, target: Any, *, names: Iterable[str] | None = None, num_permutations: int = 199, seed: int = 0
 ) -> list[Measurement]:
-    """Measure two domains' features by several names: by default all that need no further library than is installed.
+    """Measure two domains' features by several names: by default all for which rows and installed libraries suffice.
 
     Raises
     ------
@@ -216,7 +221,9 @@ def measure_domains(
         names = [
             name
             for name, entry in MEASURES.items()
-            if entry.takes == "domains" and (not entry.needs or importlib.util.find_spec(entry.needs))
+            if entry.takes == "domains"
+            and (not entry.needs or importlib.util.find_spec(entry.needs))
+            and min(len(source), len(target)) >= entry.min_rows
         ]
     return [measure(name, source, target, num_permutations=num_permutations, seed=seed) for name in names]
 
@@ -435,7 +442,8 @@ def _table() -> dict[str, Measure]:
         Measure("linear-mmd", linear_time_mmd_error, "none", "as mk-mmd, in one pass over domains of any size; noisier"),
         Measure("energy", energy_distance, unit, "any difference of the distributions, without a bandwidth; 0 when equal",
                 resampled_rows=1000, whole_rows=5000),
-        Measure("proxy-a", classify_domains, "none", "whether a linear classifier tells the domains apart; 0 chance, 2 always"),
+        Measure("proxy-a", classify_domains, "none", "whether a linear classifier tells the domains apart; 0 chance, 2 always",
+                min_rows=5),
         Measure("coral", coral_distance, "feature unit to the fourth power", "difference of the covariances; blind to the means"),
         Measure("frechet", gaussian_frechet_distance, unit, "difference of means and covariances: what moving them can remove"),
         Measure("linear-discrepancy", linear_discrepancy, squared,
@@ -453,11 +461,13 @@ def _table() -> dict[str, Measure]:
         Measure("kl-gaussian", _density(kl_divergence, "gaussian"), "nats",
                 "surprise at source rows under the target's Gaussian"),
         Measure("kl-neighbours", _density(kl_divergence, "neighbours"), "nats",
-                "surprise at source rows under the target's density, from nearest neighbours", whole_rows=2000),
+                "surprise at source rows under the target's density, from nearest neighbours", whole_rows=2000,
+                min_rows=12),
         Measure("js-gaussian", _density(js_divergence, "gaussian"), "nats",
                 "how far apart two Gaussian densities are; 0.693 when nothing is shared"),
         Measure("js-neighbours", _density(js_divergence, "neighbours"), "nats",
-                "how far apart the densities are, from nearest neighbours; 0.693 when nothing is shared", whole_rows=2000),
+                "how far apart the densities are, from nearest neighbours; 0.693 when nothing is shared", whole_rows=2000,
+                min_rows=12),
         Measure("label-kl", label_kl_divergence, "nats", "surprise at source classes under the target's shares", "labels"),
         Measure("label-js", label_js_divergence, "nats", "how far apart the class shares are; 0.693 when no class is shared",
                 "labels"),
