@@ -60,11 +60,14 @@ def geodesic_factor(source_axes_dr: Array, target_axes_dr: Array) -> Array:
     return np.concatenate([from_source * first + towards * below, towards * second], axis=1)
 
 
-def subspace_disagreement(source_axes_dr: Array, target_axes_dr: Array, joint_axes_dr: Array) -> Array:
+def subspace_disagreement(
+    source_axes_dr: Array, target_axes_dr: Array, joint_axes_dr: Array, until: float = np.inf
+) -> Array:
     """Return the subspace disagreement measure for 1, 2, ... axes: ``(sin alpha + sin beta) / 2``.
 
     alpha is the largest angle between the first axes of the source and of both domains together, beta the same for the target.
-    Small while all three agree, 1 when one subspace has a direction that the joint one lacks.
+    Small while all three agree, 1 when both subspaces have a direction that the joint one lacks. The first value of at least
+    ``until`` is the last one.
 
     Examples
     --------
@@ -78,13 +81,15 @@ def subspace_disagreement(source_axes_dr: Array, target_axes_dr: Array, joint_ax
         joint = joint_axes_dr[:, :count]
         angles = [largest_angle(axes[:, :count], joint) for axes in (source_axes_dr, target_axes_dr)]
         measures.append(float(np.sin(angles).mean()))
+        if measures[-1] >= until:
+            break
     return np.array(measures)
 
 
 class GFK(FeatureAligner):
     """Rows in the space of the geodesic flow kernel, for any classifier; for the paper's, take one nearest neighbour.
 
-    After ``fit``: ``num_components_``, and ``disagreement_`` where it was chosen by the measure.
+    After ``fit``: ``num_components_``, and where the measure chose it ``disagreement_`` for 1, 2, ... up to that number.
 
     Parameters
     ----------
@@ -137,9 +142,8 @@ class GFK(FeatureAligner):
         """Return the first number of axes at which the subspaces disagree, or all of them."""
         centred = [domains.source_nd - self.source_mean_, domains.target_md - self.target_mean_]
         _, joint_axes, _ = principal_axes(np.concatenate(centred), source_axes_dr.shape[1])
-        self.disagreement_ = subspace_disagreement(source_axes_dr, target_axes_dr, joint_axes)
-        reached = np.flatnonzero(self.disagreement_ >= self.disagreement)
-        return int(reached[0]) + 1 if len(reached) else len(self.disagreement_)
+        self.disagreement_ = subspace_disagreement(source_axes_dr, target_axes_dr, joint_axes, self.disagreement)
+        return len(self.disagreement_)
 
     def _map_source(self, X: Array) -> Array:
         return move_rows(X, self.source_mean_, self.map_, np.zeros(self.map_.shape[1]))
