@@ -10,7 +10,7 @@ Evidence, each part cross-validated or tested:
 
     support mismatch       most target rows are novel
     new classes suspected  some are, lie together, and the others do not differ from the source
-    no shift               nothing tells the domains apart, or nothing more than a few rows in a hundred
+    no shift               nothing tells the domains apart, or a classifier hardly better than chance alone
     label shift            class shares changed, and weighing by them takes the difference away
     covariate shift        what remains
 
@@ -235,10 +235,10 @@ def inspect_gap(
             raise DomainError(
                 f"{who}: source has {len(source)} rows but {len(labels_n)} labels; give one for each row."
             )
-        if source_probabilities_nk is None or target_probabilities_mk is None:
-            source_probabilities_nk, target_probabilities_mk, classes = _predictions(source, labels_n, target, seed)
-        names = list(np.unique(labels_n).tolist()) if classes is None else list(classes)
         try:
+            if source_probabilities_nk is None or target_probabilities_mk is None:
+                source_probabilities_nk, target_probabilities_mk, classes = _predictions(source, labels_n, target, seed)
+            names = list(np.unique(labels_n).tolist()) if classes is None else list(classes)
             label_shift = bbse(source_probabilities_nk, labels_n, target_probabilities_mk, classes=names, seed=seed)
             explains = classify_domains(
                 source, target, source_weights_n=np.maximum(label_shift.row_weights(labels_n), 1e-6), seed=seed
@@ -312,10 +312,11 @@ def _kind(
         return "support mismatch"
     if rest is not None and _many_novel(novelty) and novelty.lie_together and _little_left(rest, accuracy):
         return "new classes suspected"
-    if not differs and (not found or accuracy < TELLS):
-        return "no shift"
     changed = label_shift is not None and label_shift.p_value <= 0.05 and label_shift.change >= 0.05
-    if found and changed and explains is not None and _little_left(explains, accuracy):
+    surely = label_shift is not None and label_shift.p_value <= SURE and label_shift.change >= 0.1
+    if not differs and not surely and (not found or accuracy < TELLS):
+        return "no shift"
+    if (found or surely) and changed and explains is not None and _little_left(explains, accuracy):
         return "label shift"
     return "covariate shift"
 
