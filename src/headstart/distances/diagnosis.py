@@ -68,7 +68,7 @@ class FeatureShift:
     feature : int
         Its column.
     name : str
-        Its name, or its number.
+        Its name; "feature 3" and the like without one.
     difference : float
         Target mean less source mean, in pooled standard deviations; infinite where both domains are constant and differ.
     weight : float
@@ -293,7 +293,9 @@ def shifted_features(
     difference = np.where(flat, np.where(gap == 0, 0.0, np.copysign(np.inf, gap)), gap / np.where(flat, 1.0, deviation))
     order = np.argsort(-np.abs(difference), kind="stable")[:num_features]
     return tuple(
-        FeatureShift(int(j), str(j) if names is None else str(names[j]), float(difference[j]), float(weights[j]))
+        FeatureShift(
+            int(j), f"feature {j}" if names is None else str(names[j]), float(difference[j]), float(weights[j])
+        )
         for j in order
     )
 
