@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := text,fast,tune,demo,dev
+EXTRAS := text,fast,ot,tune,demo,dev
 
 .PHONY: demo test check golden bench docs clean
 

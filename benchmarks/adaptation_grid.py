@@ -275,9 +275,7 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="only summarise what is stored")
     arguments = parser.parse_args()
     methods = [name for name in arguments.methods.split(",") if name] or [
-        entry.name
-        for entry in entries("aligner")
-        if entry.installed and entry.details.get("unlabelled target", "yes") == "yes"
+        entry.name for entry in entries("aligner") if entry.installed and not entry.details
     ]
     for name in [] if arguments.summary else [name for name in arguments.only.split(",") if name] or list(SETS):
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

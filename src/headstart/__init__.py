@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from headstart.model import load_model as load_model
     from headstart.workflow import Adaptation as Adaptation
     from headstart.workflow import Comparison as Comparison
+    from headstart.workflow import Gap as Gap
     from headstart.workflow import Ranking as Ranking
     from headstart.workflow import Run as Run
     from headstart.workflow import adapt as adapt
     from headstart.workflow import compare as compare
     from headstart.workflow import evaluate as evaluate
     from headstart.workflow import fit as fit
+    from headstart.workflow import gap as gap
     from headstart.workflow import rank as rank
     from headstart.workflow import runs as runs
 
@@ -38,6 +40,7 @@ __version__ = VERSION
 _HOMES = {
     "Adaptation": "headstart.workflow",
     "Comparison": "headstart.workflow",
+    "Gap": "headstart.workflow",
     "Model": "headstart.model",
     "Predictions": "headstart.model",
     "Ranking": "headstart.workflow",
@@ -47,6 +50,7 @@ _HOMES = {
     "compare": "headstart.workflow",
     "evaluate": "headstart.workflow",
     "fit": "headstart.workflow",
+    "gap": "headstart.workflow",
     "load_model": "headstart.model",
     "open_backbone": "headstart.backbones",
     "open_dataset": "headstart.data",

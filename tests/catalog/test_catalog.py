@@ -121,3 +121,23 @@ def test_packaged_base_models_are_those_that_exist() -> None:
         assert resolve(name, "backbone") is package
         assert package.module in packaged[name].needs
         assert packaged[name].details["licence"] == package.licence
+
+
+def test_every_aligner_measure_and_rule_has_a_name() -> None:
+    import inspect
+
+    import headstart.alignment as alignment
+    from headstart.alignment import Aligner, DomainClassifier, DomainRegressor, FeatureAligner, Reweighter
+    from headstart.distances import MEASURES
+    from headstart.evaluation import selection
+
+    wrappers = {"AdaptedClassifier", "AdaptedRegressor", "FeatureAugmentation"}
+    bases = {Aligner, DomainClassifier, DomainRegressor, FeatureAligner, Reweighter}
+    exported = [getattr(alignment, name) for name in alignment.__all__ if name not in wrappers]
+    aligners = {item for item in exported if inspect.isclass(item) and issubclass(item, Aligner) and item not in bases}
+    assert {entry.load() for entry in entries("aligner")} == aligners
+    assert [entry.name for entry in entries("distance")] == list(MEASURES)
+    rules = {getattr(selection, name) for name in selection.__all__}
+    rules = {item for item in rules if inspect.isclass(item) and issubclass(item, selection.SelectionRule)}
+    abstract = {selection.SelectionRule, selection.CandidateRule}
+    assert {entry.load() for entry in entries("rule")} == rules - abstract

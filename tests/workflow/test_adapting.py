@@ -130,8 +130,22 @@ def test_tables_whose_target_has_no_label_column(tmp_path: Path) -> None:
     )
     assert found.hindsight is None and found.selection.chosen == "coral"
     pd.DataFrame(target[:, :2], columns=columns[:2]).to_csv(tmp_path / "narrow.csv", index=False)
-    with pytest.raises(DomainError, match="source has 3 feature columns but target has 2"):
+    with pytest.raises(DomainError, match="lacks 1 of the source's 3 feature columns, such as 'c'"):
         headstart.adapt(tmp_path / "source.csv", tmp_path / "narrow.csv", label="kind", progress=Progress(quiet=True))
+
+
+def test_columns_are_matched_by_name_not_by_place(tmp_path: Path) -> None:
+    source, labels, target, _ = stretched()
+    first = pd.DataFrame(source, columns=["a", "b", "c"]).assign(kind=labels)
+    second = pd.DataFrame(target, columns=["a", "b", "c"])[["c", "a", "b"]].assign(other=1.0)
+    straight = open_two_domains(
+        "gap", first, second[["a", "b", "c"]], labelled=True, columns={"label": "kind"}, store=False
+    )
+    mixed = open_two_domains("gap", first, second, labelled=True, columns={"label": "kind"}, store=False)
+    np.testing.assert_array_equal(mixed.target_md, straight.target_md)
+    assert any("columns the source does not have are not used: other" in note for note in mixed.notes)
+    with pytest.raises(DomainError, match="source has 3 feature columns but target has 2"):
+        open_two_domains("gap", source, target[:, :2], labelled=False, store=False)
 
 
 def test_vectors_are_scaled_by_the_source_alone() -> None:

@@ -274,6 +274,45 @@ def compare(
 
 
 @app.command()
+def gap(
+    source: Annotated[str, typer.Argument(help="Rows of one domain; labels help.")],
+    target: Annotated[str, typer.Argument(help="Rows of the other; labels are not read.")],
+    text: Text = None,
+    image: Image = None,
+    label: Label = None,
+    backbone: BackboneOption = None,
+    measure: Annotated[
+        str | None, typer.Option(help="Measures to print, joined by commas; see `headstart methods`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for gap.html and gap.json.")] = None,
+    runtime: RuntimeOption = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Say how far apart two domains are, and what that means.
+
+    Example: headstart gap photos/ sketches/ --out gap
+    """
+    from headstart.workflow import gap as run_gap
+
+    found = run_gap(
+        source,
+        target,
+        text=text,
+        image=image,
+        label=label,
+        backbones=_names(backbone),
+        measures=None if measure is None else _names(measure),
+        out=out,
+        runtime=runtime,
+        seed=seed,
+        progress=_progress(),
+    )
+    print(found)
+    if found.folder is not None:
+        print(f"Page: {found.folder / 'gap.html'}")
+
+
+@app.command()
 def adapt(
     source: Annotated[str, typer.Argument(help="Labelled rows, as for fit.")],
     target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],

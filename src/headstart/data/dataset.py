@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from headstart.core.errors import DataError, ShapeError, UnreadableRow
+from headstart.core.errors import DataError, ShapeError, UnreadableRow, did_you_mean
 from headstart.core.tasks import Modality, Task
 from headstart.data.findings import Finding
-from headstart.data.rows import Content, Rows
+from headstart.data.rows import ArrayRows, Content, Rows
 
 __all__ = ["Dataset", "UnlabelledDataset"]
 
@@ -173,6 +173,36 @@ class Dataset:
             )
         array = getattr(self._rows, "array")  # noqa: B009 - only ArrayRows holds vectors
         return np.ascontiguousarray(array[self._positions], dtype=np.float32)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Column names of vectors that came from a table; empty where there are none."""
+        return tuple(getattr(self._rows, "names", ()))
+
+    def select_features(self, names: Sequence[str]) -> Dataset:
+        """Return the same rows with these columns of their table, in this order.
+
+        Raises
+        ------
+        DataError
+            If a column is not there.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from headstart.data import open_dataset
+        >>> rows = open_dataset(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}), unlabelled=True)
+        >>> rows.select_features(["b"]).matrix().tolist()
+        [[3.0], [4.0]]
+        """
+        own = self.feature_names
+        for name in names:
+            if name not in own:
+                raise DataError(f"Dataset: there is no feature column {name!r}.{did_you_mean(name, own)}")
+        copy = self._with(np.arange(len(self)), type(self), self.task, self.targets)
+        array: np.ndarray[Any, Any] = getattr(self._rows, "array")  # noqa: B009 - only ArrayRows holds vectors
+        copy._rows = ArrayRows(array[:, [own.index(name) for name in names]], "vector", names)
+        return copy
 
     def _with(
         self, chosen: np.ndarray[Any, Any], kind: type[Dataset], task: Task | None, targets: np.ndarray[Any, Any] | None

@@ -269,7 +269,7 @@ def _table_rows(
         for place, name in enumerate(chosen.features):
             numbers[:, place] = [_feature(value) for value in values[name]]
         usable = np.isfinite(numbers).all(1)
-        rows = ArrayRows(numbers, "vector")
+        rows = ArrayRows(numbers, "vector", chosen.features)
         kind, what = "missing-value", f"lack a number in one of {len(chosen.features):,} feature columns"
     if gone := [row for row, there in zip(ids, usable, strict=True) if not there]:
         quarantine.append(Finding(kind, "error", tuple(gone), f"{len(gone):,} rows {what}"))

@@ -127,15 +127,15 @@ class TextRows:
 
 
 class ArrayRows:
-    """Images (uint8) or feature vectors (float32) in memory; the first axis counts rows."""
+    """Images (uint8) or feature vectors (float32) in memory; the first axis counts rows. ``names`` are those of table columns."""
 
-    def __init__(self, array: np.ndarray[Any, Any], modality: Modality) -> None:
+    def __init__(self, array: np.ndarray[Any, Any], modality: Modality, names: Sequence[str] = ()) -> None:
         if modality == "image" and array.dtype != np.uint8:
             raise DataError(
                 f"open_dataset: image arrays are uint8 (0..255); got {array.dtype}; "
                 "scale them to 0..255 and convert with .astype(np.uint8)."
             )
-        self.modality = modality
+        self.modality, self.names = modality, tuple(names)
         self.array = array if modality == "image" else np.asarray(array, np.float32)
         self.known: dict[int, str] = {}
 

@@ -15,6 +15,7 @@ from headstart.report.data import (
     RuntimeSummary,
     TrainingCurves,
 )
+from headstart.report.gap import GapData, gap_json, render_gap, write_gap_report
 from headstart.report.page import render_rank, render_report, write_rank_report, write_report
 from headstart.report.rungs import Climb, RungLine, RungStatus, StoppedBy
 
@@ -25,6 +26,7 @@ __all__ = [
     "Candidate",
     "Climb",
     "Cost",
+    "GapData",
     "Goal",
     "HeadSummary",
     "NoveltySummary",
@@ -37,10 +39,13 @@ __all__ = [
     "RuntimeSummary",
     "StoppedBy",
     "TrainingCurves",
+    "gap_json",
     "rank_json",
+    "render_gap",
     "render_rank",
     "render_report",
     "report_json",
+    "write_gap_report",
     "write_rank_report",
     "write_report",
 ]

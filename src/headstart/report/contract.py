@@ -28,7 +28,16 @@ from headstart.evaluation import Evaluation
 from headstart.report.data import Baseline, Candidate, Cost, HeadSummary, RankData, ReportData
 from headstart.report.rungs import Climb
 
-__all__ = ["RANK_SCHEMA", "REPORT_SCHEMA", "RUNGS_SCHEMA", "clean_text", "rank_json", "report_json", "rungs_json"]
+__all__ = [
+    "RANK_SCHEMA",
+    "REPORT_SCHEMA",
+    "RUNGS_SCHEMA",
+    "clean_text",
+    "plain",
+    "rank_json",
+    "report_json",
+    "rungs_json",
+]
 
 
 def clean_text(text: str) -> str:
@@ -112,12 +121,12 @@ def report_json(data: ReportData) -> dict[str, Any]:
         "command": data.command,
         "config": data.config_toml,
     }
-    return dict(_plain(value))
+    return dict(plain(value))
 
 
 def rungs_json(climb: Climb, *, finished: bool) -> dict[str, Any]:
     """Return what ``rungs.json`` holds: the climb, and whether its run came to its end."""
-    return dict(_plain({"format": "headstart rungs 1", "finished": finished, **climb.to_dict()}))
+    return dict(plain({"format": "headstart rungs 1", "finished": finished, **climb.to_dict()}))
 
 
 def rank_json(data: RankData) -> dict[str, Any]:
@@ -138,7 +147,7 @@ def rank_json(data: RankData) -> dict[str, Any]:
         "versions": dict(data.versions),
         "command": data.command,
     }
-    return dict(_plain(value))
+    return dict(plain(value))
 
 
 def _values(evaluation: Evaluation) -> dict[str, float]:
@@ -180,14 +189,14 @@ def _confusion(evaluation: Evaluation) -> list[dict[str, Any]] | None:
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value of plain Python types: NumPy scalars unpacked, what is not finite as None, text writable."""
     if isinstance(value, Mapping):
-        return {clean_text(str(key)): _plain(item) for key, item in value.items()}
+        return {clean_text(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, np.ndarray | Sequence):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

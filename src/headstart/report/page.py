@@ -23,7 +23,14 @@ from headstart.report.data import Baseline, Candidate, RankData, ReportData
 from headstart.report.pictures import heatmap_uri
 from headstart.report.rung_table import rung_lines, stop_sentence
 
-__all__ = ["render_rank", "render_report", "write_rank_report", "write_report"]
+__all__ = [
+    "page_environment",
+    "render_rank",
+    "render_report",
+    "safe_markup",
+    "write_rank_report",
+    "write_report",
+]
 
 _HERE = Path(__file__).parent
 _FEW_CLASSES = 16
@@ -80,7 +87,7 @@ def render_report(data: ReportData) -> str:
         "head": _head(data),
         "rows_shown": _ROWS_SHOWN,
     }
-    return clean_text(_environment().get_template("report.html").render(view))
+    return clean_text(page_environment().get_template("report.html").render(view))
 
 
 def render_rank(data: RankData) -> str:
@@ -91,11 +98,12 @@ def render_rank(data: RankData) -> str:
         "score_title": tables.score_title(data.score_name),
         "certainty": _certainty(data.candidates, data.order_confidence),
     }
-    return clean_text(_environment().get_template("rank.html").render(view))
+    return clean_text(page_environment().get_template("rank.html").render(view))
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Any:
+def page_environment() -> Any:
+    """Return the templates of all pages, with their filters; everything they print is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -110,11 +118,11 @@ def _environment() -> Any:
         "metric": lambda value, name: format_metric(name, value),
     }
     environment.filters.update(filters)
-    environment.globals["style"] = _markup((_HERE / "page.css").read_text(encoding="utf-8"))
+    environment.globals["style"] = safe_markup((_HERE / "page.css").read_text(encoding="utf-8"))
     return environment
 
 
-def _markup(text: str) -> Any:
+def safe_markup(text: str) -> Any:
     """Mark text as HTML that we wrote ourselves and that must not be escaped."""
     from markupsafe import Markup
 
@@ -139,7 +147,7 @@ def _moment(text: str) -> str:
 
 def _comparison(data: ReportData) -> Any:
     bars = tables.comparison_bars(data)
-    return _markup(plots.comparison_chart(data.verdict.metric, bars)) if len(bars) > 1 else None
+    return safe_markup(plots.comparison_chart(data.verdict.metric, bars)) if len(bars) > 1 else None
 
 
 def _classes(data: ReportData) -> dict[str, Any]:
@@ -162,25 +170,25 @@ def _confusion(data: ReportData) -> dict[str, Any] | None:
 
 def _reliability(data: ReportData) -> Any:
     bins = data.evaluation.reliability
-    return _markup(plots.reliability_chart(bins)) if any(one.count for one in bins) else None
+    return safe_markup(plots.reliability_chart(bins)) if any(one.count for one in bins) else None
 
 
 def _numbers(data: ReportData) -> list[Any]:
     if data.targets_n is None or data.predictions_n is None or not len(data.targets_n):
         return []
     arguments = (data.targets_n, data.predictions_n, data.task.target_name)
-    return [_markup(plots.scatter_chart(*arguments)), _markup(plots.residual_chart(*arguments))]
+    return [safe_markup(plots.scatter_chart(*arguments)), safe_markup(plots.residual_chart(*arguments))]
 
 
 def _curves(data: ReportData) -> dict[str, Any]:
     points = data.learning_curve
     final = data.evaluation.metrics.get(data.verdict.metric)
     training = [
-        (curves, _markup(plots.training_chart(curves, f"training-{number}")))
+        (curves, safe_markup(plots.training_chart(curves, f"training-{number}")))
         for number, curves in enumerate(data.training_curves)
         if any(map(len, (curves.train_loss, curves.validation_loss, curves.train_measure, curves.validation_measure)))
     ]
-    learning = _markup(plots.learning_chart(data.verdict.metric, points, final)) if len(points) > 1 else None
+    learning = safe_markup(plots.learning_chart(data.verdict.metric, points, final)) if len(points) > 1 else None
     return {"learning": learning, "training": training}
 
 
@@ -188,7 +196,7 @@ def _climb(data: ReportData) -> dict[str, Any] | None:
     if data.climb is None or not data.climb.rungs:
         return None
     tried = data.climb.tried
-    chart = _markup(plots.climb_chart(data.climb.metric, tried, data.climb.goal)) if len(tried) > 1 else None
+    chart = safe_markup(plots.climb_chart(data.climb.metric, tried, data.climb.goal)) if len(tried) > 1 else None
     return {"lines": rung_lines(data.climb), "sentence": stop_sentence(data.climb), "chart": chart}
 
 
@@ -204,7 +212,7 @@ def _ranking(candidates: Any, score_name: str) -> dict[str, Any]:
     chart = None
     if len(scored) > 1:
         numbers = [line["number"] for line in table["lines"]]
-        chart = _markup(plots.rank_chart(candidates, tables.score_title(score_name), numbers))
+        chart = safe_markup(plots.rank_chart(candidates, tables.score_title(score_name), numbers))
     return {**table, "chart": chart}
 
 
@@ -227,5 +235,5 @@ def _head(data: ReportData) -> dict[str, Any] | None:
     usable = sum(p > 0 and math.isfinite(score) for p, score in zip(head.penalties, head.scores, strict=True))
     chart = None
     if usable > 2:
-        chart = _markup(plots.penalty_chart(head.penalties, head.scores, head.chosen, head.score_name))
+        chart = safe_markup(plots.penalty_chart(head.penalties, head.scores, head.chosen, head.score_name))
     return {"chart": chart}

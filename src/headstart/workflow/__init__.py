@@ -1,4 +1,4 @@
-"""Floor 9: the loop. Rank, fit, adapt, check, predict, evaluate, runs, compare: one function for each command.
+"""Floor 9: the loop. Rank, fit, gap, adapt, check, predict, evaluate, runs, compare: one function for each command.
 
 What is asked for is imported when it is asked for: listing runs needs no torch.
 """
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from headstart.workflow.config import FitConfig as FitConfig
     from headstart.workflow.config import read_config as read_config
     from headstart.workflow.fitting import fit as fit
+    from headstart.workflow.gapping import Gap as Gap
+    from headstart.workflow.gapping import gap as gap
     from headstart.workflow.goal import parse_budget as parse_budget
     from headstart.workflow.goal import parse_goal as parse_goal
     from headstart.workflow.index import RunLine as RunLine
@@ -34,6 +36,7 @@ _HOMES = {
     "Assessment": "applying",
     "Comparison": "comparing",
     "FitConfig": "config",
+    "Gap": "gapping",
     "Ranking": "ranking",
     "Run": "run",
     "RunLine": "index",
@@ -43,6 +46,7 @@ _HOMES = {
     "compare": "comparing",
     "evaluate": "applying",
     "fit": "fitting",
+    "gap": "gapping",
     "parse_budget": "goal",
     "parse_goal": "goal",
     "predict": "applying",

@@ -70,6 +70,11 @@ class TwoDomains:
     scale: NDArray[np.float64] | None = None
 
     @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """Names of the columns, for tables."""
+        return self.source.feature_names or None
+
+    @property
     def task(self) -> Task | None:
         """What the source's labels mean; None where it has none."""
         return self.source.task
@@ -134,7 +139,7 @@ def open_two_domains(
         notes += [f"{name}: {note}" for note in clean.notes]
         rows.append(clean)
     if rows[0].modality == "vector":
-        _same_width(who, rows[0], rows[1])
+        rows[1] = _same_columns(who, rows[0], rows[1], notes)
     wanted = list(backbones)[:1] or _default(rows[0])
     backbone = open_candidates(wanted, rows[0], progress)[0][0]
     features, kept = [], []
@@ -191,13 +196,25 @@ def _classes(rows: Dataset) -> str:
     return f", {len(rows.task.classes)} classes"
 
 
-def _same_width(who: str, source: Dataset, target: Dataset) -> None:
+def _same_columns(who: str, source: Dataset, target: Dataset, notes: list[str]) -> Dataset:
+    """Return the target with the source's feature columns in the source's order."""
+    names, others = source.feature_names, target.feature_names
+    if names and others:
+        if missing := [name for name in names if name not in others]:
+            raise DomainError(
+                f"{who}: the target lacks {len(missing)} of the source's {len(names)} feature columns, such as {missing[0]!r}"
+                f"{did_you_mean(missing[0], others)}; give both the same columns, and name the label column with --label."
+            )
+        if extra := [name for name in others if name not in names]:
+            notes.append(f"target: columns the source does not have are not used: {', '.join(extra[:8])}")
+        return target.select_features(names) if names != others else target
     widths = source.matrix().shape[1], target.matrix().shape[1]
     if widths[0] != widths[1]:
         raise DomainError(
             f"{who}: source has {widths[0]} feature columns but target has {widths[1]}; give both the same columns "
             "(and name the label column with --label, so that it is no feature)."
         )
+    return target
 
 
 def _one_scale(
