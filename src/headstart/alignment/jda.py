@@ -133,7 +133,7 @@ class BDA(_Conditional):
     num_components, regularisation, kernel, bandwidth, normalise_rows, whiten, num_rounds, estimator
         As in `JDA`.
     balance : float between 0 and 1
-        0 looks at the marginal means alone, 1 at the class means alone.
+        0 looks at the marginal means alone, 1 at the class means alone; 0.5, unweighted, is `JDA`, since M has norm 1.
     weighted : bool
         Whether class means are multiplied by the root of the class's share in their domain, for classes whose shares differ.
 
