@@ -51,6 +51,9 @@ ALIGNERS = (
     _aligner("tjm", "TJM", "transfer joint matching: agreeing means, fewer source rows"),
     _aligner("gfk", "GFK", "kernel along the geodesic between two subspaces"),
     _aligner("meda", "MEDA", "manifold features, both distributions and a graph in one classifier"),
+    _aligner(
+        "selective-labelling", "SPL", "discriminative projection learnt with the surest target answers, round by round"
+    ),
     _aligner("emd-transport", "EMDTransport", "exact optimal transport of source rows", needs="ot"),
     _aligner("sinkhorn-transport", "SinkhornTransport", "entropic optimal transport"),
     _aligner("class-transport", "ClassRegularisedTransport", "entropic transport that keeps source classes together"),
