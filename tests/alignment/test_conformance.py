@@ -69,11 +69,13 @@ def domain_labelled(estimator: Any) -> Any:
     return globals()[name](**estimator.get_params(deep=False))
 
 
+@pytest.mark.golden
 @parametrize_with_checks([*ESTIMATORS, AdaptedClassifier()])
 def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
+@pytest.mark.golden
 @parametrize_with_checks([domain_labelled(estimator) for estimator in ESTIMATORS])
 def test_scikit_learn_accepts_it_with_domain_labels(estimator: Any, check: Any) -> None:
     check(estimator)
