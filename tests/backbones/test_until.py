@@ -24,6 +24,8 @@ from headstart.methods import FeatureExtraction
 from headstart.model import load_model
 from small_encoders import IMAGE_KINDS, TEXT_KINDS, inputs, make
 
+pytestmark = pytest.mark.golden
+
 
 def rebuilt(backbone: Backbone, folder: Path | None = None) -> Backbone:
     return build_backbone(json.loads(json.dumps(backbone.spec())), backbone.state_dict(), folder)

@@ -27,6 +27,8 @@ from headstart.objectives import BSS
 from headstart.training import TrainingConfig
 from headstart.training.strategies import FullFineTuning, LastStages, LinearProbeThenFineTune, read_strategy
 
+pytestmark = pytest.mark.golden
+
 SHORT = TrainingConfig(learning_rate=1e-3, max_epochs=2, batch_size=8, precision="fp32")
 
 

@@ -20,6 +20,8 @@ from headstart.core.progress import Progress
 from headstart.evaluation import paired_test
 from headstart.workflow import index
 
+pytestmark = pytest.mark.golden
+
 
 @pytest.fixture(autouse=True)
 def _fresh_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
