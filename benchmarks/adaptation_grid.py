@@ -42,6 +42,7 @@ from record import ROOT, store_result
 
 DATA = Path(os.environ.get("HEADSTART_SHARED", ROOT.parent / "shared")) / "data"
 RESULTS = ROOT / "benchmarks" / "results" / "adaptation_grid.json"
+MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 Matrix = NDArray[Any]
 Domains = dict[str, tuple[Matrix, Matrix]]
 
@@ -241,9 +242,47 @@ def summary(stored: dict[str, Any]) -> dict[str, Any]:
             (n, max(v for m, v in e["accuracy"].items() if pool == "all" or m in first) - e["accuracy"][NO_ADAPTATION])
             for n, e in cells
         ]
+        for rule in ("circular-validation", "rank-consensus"):
+            if all(rule in entry.get("scores", {}) for _, entry in cells):
+                allowed = first if pool == "default" else None
+                table["rules"][f"{rule}, margin of the other sets, {pool}"] = margins(cells, sets, rule, allowed)
         oracle = {name: _mean([gain for n, gain in best if n == name]) for name in sets}
         table["rules"][f"oracle (unreachable), {pool}"] = {"gain": _mean(list(oracle.values())), "by_set": oracle}
     return table
+
+
+def margins(
+    cells: list[tuple[str, dict[str, Any]]], sets: list[str], rule: str, allowed: set[str] | None
+) -> dict[str, Any]:
+    """Return a rule's gain at each margin, and at the margin that was best on the *other* data sets."""
+
+    def gain(entry: dict[str, Any], margin: float) -> float:
+        scores = {n: v for n, v in entry["scores"][rule].items() if v is not None and (allowed is None or n in allowed)}
+        if NO_ADAPTATION not in scores:
+            return 0.0
+        best = max(scores, key=lambda name: (scores[name], name == NO_ADAPTATION))
+        pick = best if scores[best] > scores[NO_ADAPTATION] + margin else NO_ADAPTATION
+        return float(entry["accuracy"][pick] - entry["accuracy"][NO_ADAPTATION])
+
+    table = {
+        margin: {name: _mean([gain(entry, margin) for n, entry in cells if n == name]) or 0.0 for name in sets}
+        for margin in MARGINS
+    }
+    chosen, held_out = {}, {}
+    for name in sets:
+        others = {margin: np.mean([line[n] for n in sets if n != name]) for margin, line in table.items()}
+        chosen[name] = max(others, key=lambda margin: others[margin]) if len(sets) > 1 else MARGINS[0]
+        held_out[name] = table[chosen[name]][name]
+    worst = min(gain(entry, chosen[name]) for name, entry in cells)
+    losses = float(np.mean([gain(entry, chosen[name]) < -0.01 for name, entry in cells]))
+    return {
+        "gain_by_margin": {str(margin): _mean(list(line.values())) for margin, line in table.items()},
+        "margin_chosen_on_other_sets": chosen,
+        "by_set": held_out,
+        "gain": _mean(list(held_out.values())),
+        "losses": losses,
+        "worst": worst,
+    }
 
 
 def _mean(values: list[Any]) -> float | None:
