@@ -8,8 +8,8 @@ Source: Wang & Breckon, "Unsupervised domain adaptation via structured predictio
 highest p. Clusters are k-means of the projected target, begun at the source's class means (prototypes) and matched to classes one
 to one. Features are reduced to principal components and rows have length 1, before and, centred, after projection.
 Use it where classes form groups in the target; unlike JDA and MEDA it trusts only its surest labels, more of them each round.
-It ignores class proportions, and nothing in it brings the domains' means together: standardise each domain first where they differ
-in offset or gain. Costs grow with n + m, not with their square.
+It ignores class proportions, and nothing in it brings the domains' means together: standardise each domain first where they
+differ in offset or gain. Costs grow with n + m, not with their square.
 Shapes: n source rows, m target rows, d features, k classes, r components.
 """
 
