@@ -22,6 +22,13 @@ SCRIPTS = (
     "ranking",
     "accuracy",
     "kills",
+    "last_stage",
+    "fine_tuning",
+    "distances",
+    "alignment_speed",
+    "office_caltech",
+    "amazon_reviews",
+    "adaptation_grid",
 )
 
 
