@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
@@ -61,8 +62,9 @@ class _Adapted(MetaEstimatorMixin, Aligner):  # type: ignore[misc]
                 stacked, labels, sample_domain=domain_n
             ) if not domains.is_one_domain else self.aligner_.fit(rows, domains.source_labels_n)
         if isinstance(self.aligner_, FeatureAligner):
-            numbers = domains.source_groups_n + 1
-            rows = self.aligner_.transform(rows, sample_domain=numbers)
+            rows = self.aligner_.transform(
+                rows, sample_domain=np.asarray(domains.source_numbers)[domains.source_groups_n]
+            )
         elif isinstance(self.aligner_, Reweighter):
             if not has_fit_parameter(self.estimator_, "sample_weight"):
                 raise DomainError(
@@ -98,13 +100,6 @@ class _Adapted(MetaEstimatorMixin, Aligner):  # type: ignore[misc]
         rows = self._aligned(X, sample_domain)
         return np.asarray(self.estimator_.predict(rows))
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, *, sample_domain: Any = None) -> float:
-        """Return accuracy (a classifier) or R2 (a regressor) of ``X`` against ``y``."""
-        from sklearn.metrics import accuracy_score, r2_score
-
-        measure = accuracy_score if isinstance(self, ClassifierMixin) else r2_score
-        return float(measure(y, self.predict(X, sample_domain=sample_domain), sample_weight=sample_weight))
-
 
 class AdaptedClassifier(ClassifierMixin, _Adapted):  # type: ignore[misc]
     """A classifier trained on aligned or weighted source rows.
@@ -127,6 +122,10 @@ class AdaptedClassifier(ClassifierMixin, _Adapted):  # type: ignore[misc]
 
     def _default(self) -> Any:
         return LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, sample_domain: Any = None) -> float:
+        """Return the accuracy of ``X`` against ``y``."""
+        return float(accuracy_score(y, self.predict(X, sample_domain=sample_domain), sample_weight=sample_weight))
 
     @_estimator_has("predict_proba")  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any, *, sample_domain: Any = None) -> Array:
@@ -154,6 +153,10 @@ class AdaptedRegressor(RegressorMixin, _Adapted):  # type: ignore[misc]
     def _default(self) -> Any:
         return Ridge() if self.estimator is None else self.estimator
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, sample_domain: Any = None) -> float:
+        """Return R2 of ``X`` against ``y``."""
+        return float(r2_score(y, self.predict(X, sample_domain=sample_domain), sample_weight=sample_weight))
+
 
 def _stack(domains: Any) -> tuple[Any, Array, Array]:
     """Return source above target, labels (the target's are the first source label, which nobody reads), and domain numbers."""
@@ -161,6 +164,7 @@ def _stack(domains: Any) -> tuple[Any, Array, Array]:
 
     num_target = domains.target_md.shape[0]
     labels = np.concatenate([domains.source_labels_n, np.repeat(domains.source_labels_n[:1], num_target)])
-    numbers = np.concatenate([domains.source_groups_n + 1, np.full(num_target, -1)])
+    own = np.asarray(domains.source_numbers)[domains.source_groups_n]
+    numbers = np.concatenate([own, np.full(num_target, -1)])
     both = [domains.source_nd, domains.target_md]
     return sparse.vstack(both, format="csr") if sparse.issparse(both[0]) else np.concatenate(both), labels, numbers

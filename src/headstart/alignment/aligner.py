@@ -66,6 +66,8 @@ class Domains:
         Places of the rows in the array they came in.
     is_one_domain : bool
         Whether no target was given, so that the target is the source.
+    source_numbers : tuple of int
+        Number by which ``sample_domain`` calls each source domain, ascending.
     """
 
     source_nd: Any
@@ -76,6 +78,7 @@ class Domains:
     source_rows: IntArray
     target_rows: IntArray
     is_one_domain: bool = False
+    source_numbers: tuple[int, ...] = (1,)
 
     @property
     def num_sources(self) -> int:
@@ -168,10 +171,11 @@ class Aligner(BaseEstimator):  # type: ignore[misc]
             if not len(source_rows) or not len(target_rows):
                 empty, side = ("source", "above") if not len(source_rows) else ("target", "below")
                 raise DomainError(f"{who}: the {empty} domain is empty; sample_domain has no number {side} 0.")
-            _, groups = np.unique(domains[source_rows], return_inverse=True)
+            found, groups = np.unique(domains[source_rows], return_inverse=True)
+            numbers = tuple(int(number) for number in found)
             target_nd, given = X[target_rows], None if labels is None else labels[target_rows]
         else:
-            source_rows, groups = every, np.zeros(X.shape[0], dtype=np.int64)
+            source_rows, groups, numbers = every, np.zeros(X.shape[0], dtype=np.int64), (1,)
             target_nd = X if target is None else self._check(_values(target), reset=False, name="target")
             target_rows = np.arange(target_nd.shape[0])
             given = None if target_labels is None else column_or_1d(np.asarray(target_labels))
@@ -194,6 +198,7 @@ class Aligner(BaseEstimator):  # type: ignore[misc]
             source_rows,
             target_rows,
             is_one_domain=sample_domain is None and target is None,
+            source_numbers=numbers,
         )
 
     def _check(self, X: Any, *, reset: bool, name: str = "X") -> Any:
