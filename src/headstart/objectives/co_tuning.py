@@ -118,9 +118,10 @@ def reverse_relationship(
     if len(present) < 2:
         return relation_ts
     coefficients_ts, scale = _regression(probabilities_ns, np.searchsorted(present, targets_n), seed)
-    target_given_source_st = softmax(coefficients_ts.T * scale, axis=1)
-    joint_ts = target_given_source_st.T * marginal_s
-    relation_ts[present] = joint_ts / joint_ts.sum(1, keepdims=True)
+    log_joint_ts = log_softmax(coefficients_ts.T * scale, axis=1).T + np.log(np.maximum(marginal_s, 1e-300))
+    relation_ts[present] = softmax(
+        log_joint_ts, axis=1
+    )  # in logarithms: a class no source class leads to underflows otherwise
     return relation_ts
 
 

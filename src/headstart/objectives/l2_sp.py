@@ -106,6 +106,7 @@ class L2SP(Objective):
     >>> network = nn.Module()
     >>> network.segments = nn.ModuleList([nn.Linear(1, 1, bias=False)])
     >>> network.heads = nn.ModuleDict()
+    >>> _ = nn.init.ones_(network.segments[0].weight)
     >>> objective = L2SP(alpha=1.0)
     >>> objective.prepare(Setup(network, task=None))
     >>> with torch.no_grad():
