@@ -20,10 +20,10 @@ check: $(VENV)/.installed ## lint, types, architecture, unit tests, doctests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 -m "not golden"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not golden"
 
 golden: $(VENV)/.installed ## slower tests, on real data
-	$(BIN)/pytest -n 2 -m golden
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m golden
 
 test: check golden ## everything
 
