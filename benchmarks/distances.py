@@ -141,7 +141,25 @@ def growth() -> dict[str, Any]:
             seconds[f"n{num_rows}_d{width}"] = round(cpu_seconds(partial(function, source, target)), 4)
         table[name] = seconds
         print(name, table[name], flush=True)
+    plot_growth(table)
     return table
+
+
+def plot_growth(table: dict[str, dict[str, float]]) -> None:
+    """Draw CPU seconds over rows and over features, both on logarithmic axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    over_rows, over_features = figure.subplots(1, 2, sharey=True)
+    for name, seconds in table.items():
+        cells = {tuple(int(part[1:]) for part in key.split("_")): value for key, value in seconds.items()}
+        for axes, place, fixed in ((over_rows, 0, (1, 128)), (over_features, 1, (0, 1000))):
+            line = sorted((key[place], value) for key, value in cells.items() if key[fixed[0]] == fixed[1])
+            axes.loglog(*zip(*line, strict=True), "o-", markersize=3.5, linewidth=1.3, label=name.replace("_", "-"))
+    over_rows.set(xlabel="rows in each domain (128 features)", ylabel="CPU seconds")
+    over_features.set(xlabel="features (1,000 rows in each domain)")
+    over_features.legend(frameon=False, fontsize=8, ncols=2)
+    figure.savefig(RESULTS.with_name("distances_growth.svg"))
 
 
 def peak_bytes() -> int:
