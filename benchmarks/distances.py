@@ -148,6 +148,7 @@ def growth() -> dict[str, Any]:
 def plot_growth(table: dict[str, dict[str, float]]) -> None:
     """Draw CPU seconds over rows and over features, both on logarithmic axes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     over_rows, over_features = figure.subplots(1, 2, sharey=True)
@@ -156,6 +157,8 @@ def plot_growth(table: dict[str, dict[str, float]]) -> None:
         for axes, place, fixed in ((over_rows, 0, (1, 128)), (over_features, 1, (0, 1000))):
             line = sorted((key[place], value) for key, value in cells.items() if key[fixed[0]] == fixed[1])
             axes.loglog(*zip(*line, strict=True), "o-", markersize=3.5, linewidth=1.3, label=name.replace("_", "-"))
+    for axes in (over_rows, over_features):
+        axes.xaxis.set_minor_formatter(NullFormatter())
     over_rows.set(xlabel="rows in each domain (128 features)", ylabel="CPU seconds")
     over_features.set(xlabel="features (1,000 rows in each domain)")
     over_features.legend(frameon=False, fontsize=8, ncols=2)
