@@ -51,10 +51,10 @@ UNEXPLAINED = 0.35  # share of the classifier's gain over chance that may remain
 SUGGESTIONS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
         "no shift": ("do-not-adapt",),
-        "covariate shift": ("linear-ot", "subspace-alignment", "coral", "do-not-adapt"),
+        "covariate shift": ("moment-matching", "class-transport", "meda", "do-not-adapt"),
         "label shift": ("bbse", "em-priors", "do-not-adapt"),
         "new classes suspected": ("label-some-novel-rows", "reject-novel-rows", "partial-ot", "do-not-adapt"),
-        "support mismatch": ("linear-ot", "subspace-alignment", "label-some-target-rows", "do-not-adapt"),
+        "support mismatch": ("class-transport", "meda", "label-some-target-rows", "do-not-adapt"),
     }
 )
 

@@ -27,10 +27,20 @@ from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Progress
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
 
-__all__ = ["DEFAULT_CANDIDATES", "NO_ADAPTATION", "Rival", "base_classifier", "make_candidates", "try_candidates"]
+__all__ = [
+    "DEFAULT_CANDIDATES",
+    "NO_ADAPTATION",
+    "Rival",
+    "base_classifier",
+    "default_candidates",
+    "make_candidates",
+    "try_candidates",
+]
 
 NO_ADAPTATION = "do not adapt"
-DEFAULT_CANDIDATES = ("coral", "linear-ot", "subspace-alignment")
+DEFAULT_CANDIDATES = ("moment-matching", "class-transport", "jda", "meda", "gradual-co-training", "source-free")
+_QUADRATIC = {"class-transport", "meda"}  # these hold a number for every pair of rows
+_MOST_PAIRED_ROWS = 8000
 
 Array = NDArray[Any]
 
@@ -79,6 +89,21 @@ def base_classifier(source_nd: Array, codes_n: Array, *, seed: int = 0) -> Logis
 
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def default_candidates(num_rows: int) -> tuple[str, ...]:
+    """Return the aligners that compete when nobody names any, by the number of rows of both domains together.
+
+    Chosen on the grid of docs/benchmarks.md; above 8,000 rows those whose memory grows with the square of the rows stay out.
+
+    Examples
+    --------
+    >>> default_candidates(100_000)
+    ('moment-matching', 'jda', 'gradual-co-training', 'source-free')
+    """
+    if num_rows <= _MOST_PAIRED_ROWS:
+        return DEFAULT_CANDIDATES
+    return tuple(name for name in DEFAULT_CANDIDATES if name not in _QUADRATIC)
 
 
 def make_candidates(names: Sequence[str], base: Any) -> dict[str, Aligner]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.catalog import resolve
+from headstart.catalog import find, resolve
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.files import atomic_path, write_json
 from headstart.core.progress import Progress, format_seconds
@@ -29,10 +29,10 @@ from headstart.evaluation import Interval, PairedTest, bootstrap_interval, forma
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.workflow.adaptations import (
-    DEFAULT_CANDIDATES,
     NO_ADAPTATION,
     Rival,
     base_classifier,
+    default_candidates,
     make_candidates,
     try_candidates,
 )
@@ -278,7 +278,8 @@ def adapt(
     """
     progress = progress or Progress()
     judge = resolve(rule, "rule")() if isinstance(rule, str) else rule
-    names = tuple(methods) or DEFAULT_CANDIDATES
+    for name in methods:
+        find(name, "aligner")
     two = open_two_domains(
         "adapt",
         source,
@@ -293,6 +294,7 @@ def adapt(
         progress=progress,
     )
     codes, classes = _classes(two)
+    names = tuple(methods) or default_candidates(len(two.source_nd) + len(two.target_md))
     base = base_classifier(two.source_nd, codes, seed=seed)
     needs = frozenset[str]().union(*judge.needs)
     rivals = try_candidates(
