@@ -142,3 +142,27 @@ def test_the_whole_way_from_a_table_to_predictions(tmp_path: Path, monkeypatch: 
     done = _run("cache", "clear", "--yes", cwd=tmp_path)
     assert done.returncode == 0 and "removed" in done.stdout
     assert not (cache / "heads").exists() and not list((cache / "features").rglob("*.safetensors"))
+
+
+@pytest.mark.golden
+def test_gap_and_adapt_from_the_command_line(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    labels = draws.integers(0, 2, size=160)
+    source, target = draws.normal(size=(2, 160, 3))
+    source[:, 0] += 4 * labels
+    target = (target + [4.0, 0.0, 0.0] * draws.integers(0, 2, size=(160, 1))) * [3.0, 0.3, 1.0] + [20.0, -2.0, 0.0]
+    pd.DataFrame(source, columns=list("abc")).assign(kind=labels).to_csv(tmp_path / "source.csv", index=False)
+    pd.DataFrame(target, columns=list("abc")).to_csv(tmp_path / "target.csv", index=False)
+    files = [str(tmp_path / "source.csv"), str(tmp_path / "target.csv"), "--label", "kind"]
+    done = _run("gap", *files, "--measure", "energy", "--out", str(tmp_path / "gap"))
+    assert done.returncode == 0, done.stderr
+    assert "What to try:" in done.stdout and (tmp_path / "gap" / "gap.html").is_file()
+    done = _run("adapt", *files, "--method", "moment-matching,linear-ot", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout.startswith("Selected: ") and len((tmp_path / "out" / "predictions.csv").read_text().split()) == 161
+    )
+    refused = _run("adapt", *files, "--method", "linear-to")
+    assert (
+        refused.returncode == 2 and "Did you mean 'linear-ot'" in refused.stderr and "Traceback" not in refused.stderr
+    )
