@@ -160,7 +160,8 @@ def test_gap_and_adapt_from_the_command_line(tmp_path: Path) -> None:
     done = _run("adapt", *files, "--method", "moment-matching,linear-ot", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert (
-        done.stdout.startswith("Selected: ") and len((tmp_path / "out" / "predictions.csv").read_text().split()) == 161
+        done.stdout.startswith("Selected: ")
+        and len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 161
     )
     refused = _run("adapt", *files, "--method", "linear-to")
     assert (
