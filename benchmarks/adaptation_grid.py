@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import open_backbone
-from headstart.catalog import entries
+from headstart.catalog import entries, find
 from headstart.core.errors import HeadstartError
+from headstart.core.files import write_text
 from headstart.core.progress import Progress
 from headstart.data import open_dataset
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, select
+from headstart.evaluation.selection import CandidateEvidence, CandidateRule, FailedCandidate, select
 from headstart.features import extract_features
 from headstart.workflow.adaptations import (
     DEFAULT_CANDIDATES,
@@ -206,7 +207,7 @@ def measure(pair: tuple[str, Matrix, Matrix, Matrix, Matrix], methods: list[str]
 
 def summary(stored: dict[str, Any]) -> dict[str, Any]:
     """Return what the grid says: methods by gain, rules by the accuracy of what they choose."""
-    cells = [(name, entry) for key, entry in stored.items() if "|" in key for name in [key.split("|")[0]]]
+    cells = [(key.split("|")[0], with_default_pool(entry)) for key, entry in stored.items() if "|" in key]
     sets = sorted({name for name, _ in cells})
     methods = sorted({method for _, entry in cells for method in entry["accuracy"]} - {NO_ADAPTATION})
     table: dict[str, Any] = {"pairs": len(cells), "methods": {}, "rules": {}, "source_only": {}}
@@ -251,6 +252,20 @@ def summary(stored: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
+def with_default_pool(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry whose picks among the default candidates are those of today's defaults, as far as scores alone say them."""
+    first = {NO_ADAPTATION, *DEFAULT_CANDIDATES}
+    picks = {}
+    for rule, scores in entry.get("scores", {}).items():
+        own = {name: value for name, value in scores.items() if value is not None and name in first}
+        kind = find(rule, "rule").load()()
+        if NO_ADAPTATION not in own or not isinstance(kind, CandidateRule):
+            continue  # rules that set candidates against each other depend on the pool
+        best = max(own, key=lambda name: (own[name], name == NO_ADAPTATION))
+        picks[rule] = best if own[best] > own[NO_ADAPTATION] + kind.default_margin else NO_ADAPTATION
+    return {**entry, "chosen": {**entry["chosen"], "default": picks}}
+
+
 def margins(
     cells: list[tuple[str, dict[str, Any]]], sets: list[str], rule: str, allowed: set[str] | None
 ) -> dict[str, Any]:
@@ -287,6 +302,17 @@ def margins(
 
 def _mean(values: list[Any]) -> float | None:
     return float(np.mean(values)) if values else None
+
+
+def slim(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a pair's entry without what the summary says once, its figures to four places."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(item) for key, item in value.items()}
+        return round(value, 4) if isinstance(value, float) else value
+
+    return {key: rounded(value) for key, value in entry.items() if key not in {"versions", "hardware"}}
 
 
 def show(table: dict[str, Any]) -> None:
@@ -331,10 +357,11 @@ def main() -> None:
                     f"{100 * found['accuracy'][best]:.1f}  failed {sorted(found['failed'])}",
                     flush=True,
                 )
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    stored = {key: slim(entry) for key, entry in json.loads(RESULTS.read_text(encoding="utf-8")).items()}
+    write_text(RESULTS, json.dumps(stored).replace('}, "', '},\n"') + "\n")
     table = summary(stored)
     show(table)
-    store_result(RESULTS, "summary", table)
+    store_result(RESULTS.with_name("adaptation_grid_summary.json"), "summary", table)
 
 
 if __name__ == "__main__":
