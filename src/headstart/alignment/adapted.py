@@ -11,6 +11,7 @@ Shapes: n source rows, m target rows, d features.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -82,8 +83,9 @@ class _Adapted(MetaEstimatorMixin, Aligner):  # type: ignore[misc]
             self.classes_ = self.estimator_.classes_
         return self
 
+    @abstractmethod
     def _default(self) -> Any:
-        raise NotImplementedError
+        """Return the estimator, or what stands for it when it is left out."""
 
     def _aligned(self, X: Any, sample_domain: Any) -> Any:
         """Return rows as the estimator wants them: each mapped by its domain, the target's where none is named."""

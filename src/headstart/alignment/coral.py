@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from headstart.alignment.aligner import Domains, FeatureAligner
-from headstart.alignment.gaussians import move_rows, ridge_power
-from headstart.core.errors import ConfigError
+from headstart.alignment.aligner import Domains
+from headstart.alignment.gaussian_map import GaussianMap
+from headstart.alignment.gaussians import ridge_power
 
 __all__ = ["CORAL"]
 
 Array = npt.NDArray[Any]
 
 
-class CORAL(FeatureAligner):
+class CORAL(GaussianMap):
     """Correlation alignment of source rows; target rows stay as they are.
 
     Parameters
@@ -44,22 +44,7 @@ class CORAL(FeatureAligner):
     [[5.0], [9.0]]
     """
 
-    min_rows = 2
-
-    def __init__(self, regularisation: float = 1e-3, match_mean: bool = True) -> None:
-        self.regularisation = regularisation
-        self.match_mean = match_mean
-
-    def _align(self, domains: Domains) -> None:
-        if not self.regularisation >= 0:
-            raise ConfigError(f"CORAL: regularisation must be at least 0; got {self.regularisation!r}.")
-        self.source_mean_, whiten = ridge_power(domains.source_nd, -0.5, self.regularisation)
+    def _learn_map(self, domains: Domains) -> tuple[Array, Array, Array]:
+        source_mean, whiten = ridge_power(domains.source_nd, -0.5, self.regularisation)
         target_mean, colour = ridge_power(domains.target_md, 0.5, self.regularisation)
-        self.target_mean_ = target_mean if self.match_mean else self.source_mean_
-        self.map_ = whiten @ colour
-
-    def _map_source(self, X: Array) -> Array:
-        return move_rows(X, self.source_mean_, self.map_, self.target_mean_)
-
-    def _map_target(self, X: Array) -> Array:
-        return X
+        return source_mean, target_mean, whiten @ colour

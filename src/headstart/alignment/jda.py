@@ -16,6 +16,7 @@ Shapes: n source rows, m target rows, d features.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,24 @@ class _Conditional(MMDProjection):
 
     requires_labels = True
 
-    num_rounds: int
-    estimator: Any
+    def __init__(
+        self,
+        num_components: int = 30,
+        regularisation: float = 1.0,
+        kernel: str = "primal",
+        bandwidth: float = 1.0,
+        normalise_rows: bool = True,
+        whiten: bool = False,
+        num_rounds: int = 10,
+        estimator: Any = None,
+    ) -> None:
+        super().__init__(num_components, regularisation, kernel, bandwidth, normalise_rows, whiten)
+        self.num_rounds = num_rounds
+        self.estimator = estimator
 
+    @abstractmethod
     def _contrasts(self, source_codes_n: Array, target_codes_m: Array) -> Array:
-        raise NotImplementedError
+        """Return the means to bring together, from class numbers of both domains."""
 
     def _check_labels(self, labels_n: Array) -> Array:
         check_classification_targets(labels_n)
@@ -101,26 +115,6 @@ class JDA(_Conditional):
     ['a', 'a', 'b', 'b']
     """
 
-    def __init__(
-        self,
-        num_components: int = 30,
-        regularisation: float = 1.0,
-        kernel: str = "primal",
-        bandwidth: float = 1.0,
-        normalise_rows: bool = True,
-        whiten: bool = False,
-        num_rounds: int = 10,
-        estimator: Any = None,
-    ) -> None:
-        self.num_components = num_components
-        self.regularisation = regularisation
-        self.kernel = kernel
-        self.bandwidth = bandwidth
-        self.normalise_rows = normalise_rows
-        self.whiten = whiten
-        self.num_rounds = num_rounds
-        self.estimator = estimator
-
     def _contrasts(self, source_codes_n: Array, target_codes_m: Array) -> Array:
         return mean_contrasts(len(source_codes_n), len(target_codes_m), source_codes_n, target_codes_m)
 
@@ -157,14 +151,9 @@ class BDA(_Conditional):
         balance: float = 0.5,
         weighted: bool = False,
     ) -> None:
-        self.num_components = num_components
-        self.regularisation = regularisation
-        self.kernel = kernel
-        self.bandwidth = bandwidth
-        self.normalise_rows = normalise_rows
-        self.whiten = whiten
-        self.num_rounds = num_rounds
-        self.estimator = estimator
+        super().__init__(
+            num_components, regularisation, kernel, bandwidth, normalise_rows, whiten, num_rounds, estimator
+        )
         self.balance = balance
         self.weighted = weighted
 

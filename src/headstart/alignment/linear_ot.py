@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from headstart.alignment.aligner import Domains, FeatureAligner
-from headstart.alignment.gaussians import mean_and_covariance, monge_map, move_rows, ridge_covariance
-from headstart.core.errors import ConfigError
+from headstart.alignment.aligner import Domains
+from headstart.alignment.gaussian_map import GaussianMap
+from headstart.alignment.gaussians import mean_and_covariance, monge_map, ridge_covariance
 
 __all__ = ["LinearOT"]
 
 Array = npt.NDArray[Any]
 
 
-class LinearOT(FeatureAligner):
+class LinearOT(GaussianMap):
     """Monge map between two Gaussians for source rows, also ones that were not seen; target rows stay as they are.
 
     Parameters
@@ -44,22 +44,8 @@ class LinearOT(FeatureAligner):
     [[5.0], [11.0]]
     """
 
-    min_rows = 2
-
-    def __init__(self, regularisation: float = 1e-3, match_mean: bool = True) -> None:
-        self.regularisation = regularisation
-        self.match_mean = match_mean
-
-    def _align(self, domains: Domains) -> None:
-        if not self.regularisation >= 0:
-            raise ConfigError(f"LinearOT: regularisation must be at least 0; got {self.regularisation!r}.")
-        self.source_mean_, source_dd = mean_and_covariance(domains.source_nd)
+    def _learn_map(self, domains: Domains) -> tuple[Array, Array, Array]:
+        source_mean, source_dd = mean_and_covariance(domains.source_nd)
         target_mean, target_dd = mean_and_covariance(domains.target_md)
-        self.target_mean_ = target_mean if self.match_mean else self.source_mean_
-        self.map_ = monge_map(*(ridge_covariance(part, self.regularisation) for part in (source_dd, target_dd)))
-
-    def _map_source(self, X: Array) -> Array:
-        return move_rows(X, self.source_mean_, self.map_, self.target_mean_)
-
-    def _map_target(self, X: Array) -> Array:
-        return X
+        both = (ridge_covariance(part, self.regularisation) for part in (source_dd, target_dd))
+        return source_mean, target_mean, monge_map(*both)

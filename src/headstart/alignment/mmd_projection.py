@@ -188,12 +188,21 @@ class MMDProjection(FeatureAligner):
     min_rows = 2
     kernels: ClassVar[tuple[str, ...]] = ("primal", "linear", "rbf")
 
-    num_components: int
-    regularisation: float
-    kernel: str
-    bandwidth: float
-    normalise_rows: bool
-    whiten: bool
+    def __init__(
+        self,
+        num_components: int = 30,
+        regularisation: float = 1.0,
+        kernel: str = "primal",
+        bandwidth: float = 1.0,
+        normalise_rows: bool = True,
+        whiten: bool = False,
+    ) -> None:
+        self.num_components = num_components
+        self.regularisation = regularisation
+        self.kernel = kernel
+        self.bandwidth = bandwidth
+        self.normalise_rows = normalise_rows
+        self.whiten = whiten
 
     def _align(self, domains: Domains) -> None:
         who = type(self).__name__

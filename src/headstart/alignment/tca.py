@@ -55,21 +55,5 @@ class TCA(MMDProjection):
     True
     """
 
-    def __init__(
-        self,
-        num_components: int = 30,
-        regularisation: float = 1.0,
-        kernel: str = "primal",
-        bandwidth: float = 1.0,
-        normalise_rows: bool = True,
-        whiten: bool = False,
-    ) -> None:
-        self.num_components = num_components
-        self.regularisation = regularisation
-        self.kernel = kernel
-        self.bandwidth = bandwidth
-        self.normalise_rows = normalise_rows
-        self.whiten = whiten
-
     def _find(self, domains: Domains, base_np: Array) -> None:
         self.map_ = self._solve(self._view(base_np), mean_contrasts(len(domains.source_nd), len(domains.target_md)))

@@ -66,12 +66,7 @@ class TJM(MMDProjection):
         whiten: bool = False,
         num_rounds: int = 10,
     ) -> None:
-        self.num_components = num_components
-        self.regularisation = regularisation
-        self.kernel = kernel
-        self.bandwidth = bandwidth
-        self.normalise_rows = normalise_rows
-        self.whiten = whiten
+        super().__init__(num_components, regularisation, kernel, bandwidth, normalise_rows, whiten)
         self.num_rounds = num_rounds
 
     def _find(self, domains: Domains, base_np: Array) -> None:
