@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.distances.diagnosis import FeatureShift
-from headstart.report.svg import COLOURS, figure, to_svg
+from headstart.report.svg import COLOURS, figure, short_text, spread_rows, to_svg
 
 __all__ = ["domain_map", "feature_chart"]
 
@@ -27,7 +27,7 @@ def domain_map(source_n2: NDArray[Any], target_m2: NDArray[Any]) -> str:
     """
     with figure(560, 430) as drawing:
         axes = drawing.add_subplot()
-        shown = source_n2[_some(len(source_n2))]
+        shown = source_n2[spread_rows(len(source_n2), _MOST_DOTS)]
         axes.plot(
             shown[:, 0],
             shown[:, 1],
@@ -38,7 +38,7 @@ def domain_map(source_n2: NDArray[Any], target_m2: NDArray[Any]) -> str:
             markeredgewidth=0,
             label="source",
         )
-        shown = target_m2[_some(len(target_m2))]
+        shown = target_m2[spread_rows(len(target_m2), _MOST_DOTS)]
         axes.plot(
             shown[:, 0],
             shown[:, 1],
@@ -67,17 +67,8 @@ def feature_chart(features: Sequence[FeatureShift]) -> str:
         colours = [COLOURS["second"] if item.difference > 0 else COLOURS["model"] for item in drawn]
         axes.barh(places, [item.difference for item in drawn], color=colours, alpha=0.8, height=0.7)
         axes.axvline(0, color=COLOURS["base"], linewidth=1.2)
-        axes.set_yticks(places, [_short(item.name) for item in drawn])
+        axes.set_yticks(places, [short_text(item.name, 24) for item in drawn])
         axes.set(xlabel="target mean less source mean, in deviations")
         axes.grid(axis="x")
         told = "; ".join(f"{item.name} {item.difference:+.2f}" for item in drawn)
         return to_svg(drawing, "features", "Features that carry the gap", told)
-
-
-def _some(num_rows: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, _MOST_DOTS)).astype(np.int64))
-
-
-def _short(text: str) -> str:
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return text if len(text) <= 24 else f"{text[:12]}…{text[-11:]}"

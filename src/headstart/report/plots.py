@@ -13,7 +13,7 @@ from headstart.evaluation import CurvePoint, Interval, ReliabilityBin, format_me
 from headstart.evaluation.wording import is_share
 from headstart.report.data import Candidate, TrainingCurves
 from headstart.report.rungs import RungLine
-from headstart.report.svg import COLOURS, figure, to_svg
+from headstart.report.svg import COLOURS, figure, short_text, spread_rows, to_svg
 
 __all__ = [
     "climb_chart",
@@ -48,7 +48,7 @@ def comparison_chart(metric: str, bars: Sequence[tuple[str, Interval]]) -> str:
                 fontweight="bold" if place == 0 else "normal",
                 color=COLOURS["ink"],
             )
-        axes.set_yticks(range(len(bars)), [_short(label, 24) for label, _ in bars], color=COLOURS["ink"])
+        axes.set_yticks(range(len(bars)), [short_text(label, 24) for label, _ in bars], color=COLOURS["ink"])
         axes.set_ylim(len(bars) - 0.5, -0.5)
         _fit_range(axes, metric, [number for _, i in bars for number in (i.low, i.high)])
         _per_cent(axes.xaxis, metric)
@@ -195,7 +195,7 @@ def training_chart(curves: TrainingCurves, name: str = "training") -> str:
             if place == 0:
                 axes.legend(labelcolor=COLOURS["ink"], loc="best")
             if place == len(panels) - 1:
-                axes.set_xlabel(_short(curves.step, 30))
+                axes.set_xlabel(short_text(curves.step, 30))
         last = [f"{label} {values[-1]:.3g}" for label, _, values in panels if len(values)]
         return to_svg(
             drawing, name, f"Training curves of {curves.name}", "validation rows at the end: " + ", ".join(last)
@@ -273,7 +273,7 @@ def penalty_chart(penalties: Sequence[float], scores: Sequence[float], chosen: f
 
 def scatter_chart(targets_n: NDArray[Any], predictions_n: NDArray[Any], target_name: str) -> str:
     """Return predicted against true numbers, with the diagonal on which they agree; at most 1,500 dots."""
-    rows = _some(len(targets_n))
+    rows = spread_rows(len(targets_n), _MOST_DOTS)
     with figure(420, 400) as drawing:
         axes = drawing.add_subplot()
         both = np.concatenate([targets_n[rows], predictions_n[rows]])
@@ -288,7 +288,7 @@ def scatter_chart(targets_n: NDArray[Any], predictions_n: NDArray[Any], target_n
             alpha=0.45,
             markeredgewidth=0,
         )
-        axes.set(xlabel=f"true {_short(target_name, 30)}", ylabel=f"predicted {_short(target_name, 30)}")
+        axes.set(xlabel=f"true {short_text(target_name, 30)}", ylabel=f"predicted {short_text(target_name, 30)}")
         axes.grid()
         correlation = _correlation(targets_n, predictions_n)
         told = f"{len(targets_n)} rows, correlation {correlation:.2f}; dots on the dashed line are exact"
@@ -302,28 +302,17 @@ def residual_chart(targets_n: NDArray[Any], predictions_n: NDArray[Any], target_
         axes = drawing.add_subplot()
         axes.hist(errors_n, bins=min(40, max(8, int(math.sqrt(len(errors_n))))), color=COLOURS["model"], alpha=0.75)
         axes.axvline(0, color=COLOURS["base"], linewidth=1.2, linestyle=(0, (4, 4)))
-        axes.set(xlabel=f"predicted minus true {_short(target_name, 30)}", ylabel="rows")
+        axes.set(xlabel=f"predicted minus true {short_text(target_name, 30)}", ylabel="rows")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")
         told = f"mean {errors_n.mean():.3g}, standard deviation {errors_n.std():.3g}"
         return to_svg(drawing, "residuals", "Errors", told)
 
 
-def _some(num_rows: int) -> NDArray[np.int64]:
-    """Return rows spread evenly over all, at most as many as a page can draw."""
-    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, _MOST_DOTS)).astype(np.int64))
-
-
 def _correlation(targets_n: NDArray[Any], predictions_n: NDArray[Any]) -> float:
     if len(targets_n) < 2 or np.ptp(targets_n) == 0 or np.ptp(predictions_n) == 0:
         return 0.0
     return float(np.corrcoef(targets_n, predictions_n)[0, 1])
-
-
-def _short(text: str, most: int) -> str:
-    """Return text that fits a label: control characters out, the middle of a long one left out."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
 
 
 def _fit_range(axes: Any, metric: str, numbers: Sequence[float], vertical: bool = False) -> None:

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-__all__ = ["COLOURS", "figure", "to_svg"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLOURS", "figure", "short_text", "spread_rows", "to_svg"]
 
 COLOURS: dict[str, str] = {
     "ink": "#010203",
@@ -116,3 +119,26 @@ def to_svg(drawing: Any, name: str, title: str, description: str) -> str:
         text = text.replace(placeholder, f"var(--{colour})")
     text = re.sub(r"font: ([0-9.]+)px [^;\"]*(?=[;\"])", r"font-size: \1px", text)
     return re.sub(r"\n\s*", "\n", text)
+
+
+def spread_rows(num_rows: int, most: int) -> NDArray[np.int64]:
+    """Return rows spread evenly over all, at most ``most``: as many as a page can draw.
+
+    Examples
+    --------
+    >>> spread_rows(5, 3).tolist()
+    [0, 2, 4]
+    """
+    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, most)).astype(np.int64))
+
+
+def short_text(text: str, most: int) -> str:
+    """Return text that fits a label: control characters out, the middle of a long one left out.
+
+    Examples
+    --------
+    >>> short_text("a very long name", 9)
+    'a ve…name'
+    """
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"

@@ -16,7 +16,7 @@ from headstart.heads import Head
 from headstart.model import Model, Predictions
 from headstart.report import HeadSummary, NoveltySummary, RowExample
 
-__all__ = ["head_summary", "held_out_scores", "mistakes", "novelty_summary", "suspects"]
+__all__ = ["head_summary", "held_out_scores", "mistakes", "novelty_summary", "row_example", "suspects"]
 
 _MOST = 12
 
@@ -29,12 +29,13 @@ def mistakes(rows: Dataset, predictions: Predictions) -> list[RowExample]:
         errors_n = np.abs(predictions.scores - targets)
         order = np.argsort(-errors_n, kind="stable")[:_MOST]
         return [
-            _example(rows, i, f"{targets[i]:.4g}", f"{predictions.scores[i]:.4g}", float(errors_n[i])) for i in order
+            row_example(rows, i, f"{targets[i]:.4g}", f"{predictions.scores[i]:.4g}", float(errors_n[i])) for i in order
         ]
     wrong_n, sure_n = _wrong(task, targets, predictions.scores)
     surest = [i for i in np.argsort(-sure_n, kind="stable") if wrong_n[i]][:_MOST]
     return [
-        _example(rows, i, label_text(task, targets[i]), _text(predictions.labels[i]), float(sure_n[i])) for i in surest
+        row_example(rows, i, label_text(task, targets[i]), _text(predictions.labels[i]), float(sure_n[i]))
+        for i in surest
     ]
 
 
@@ -64,7 +65,7 @@ def suspects(train: Dataset, features: Features, model: Model) -> list[RowExampl
     assert rows.targets is not None
     found = suspect_labels(rows.targets, held_out_scores(model.head, len(rows)), task.classes, max_rows=_MOST)
     return [
-        _example(rows, item.index, item.given, item.suggested, item.suggested_probability, "label to check")
+        row_example(rows, item.index, item.given, item.suggested, item.suggested_probability, "label to check")
         for item in found
     ]
 
@@ -77,7 +78,7 @@ def novelty_summary(rows: Dataset, predictions: Predictions, model: Model) -> No
     flagged = np.flatnonzero(predictions.unusual_n)
     order = flagged[np.argsort(-predictions.novelty_n[flagged], kind="stable")][:6]
     examples = [
-        _example(
+        row_example(
             rows,
             i,
             label_text(model.task, rows.targets[i]),
@@ -124,7 +125,10 @@ def _text(answer: Any) -> str:
     return (", ".join(answer) or "none") if isinstance(answer, tuple) else str(answer)
 
 
-def _example(rows: Dataset, i: Any, truth: str, predicted: str, confidence: float | None, note: str = "") -> RowExample:
+def row_example(
+    rows: Dataset, i: Any, truth: str = "", predicted: str = "", confidence: float | None = None, note: str = ""
+) -> RowExample:
+    """Return a row to show: its picture or text where it has one, and what is said about it."""
     image, text = None, None
     content: Any = rows.read(int(i))
     if rows.modality == "image":

@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.catalog import entries, find
-from headstart.core.errors import HeadstartError, UnreadableRow
+from headstart.core.errors import HeadstartError
 from headstart.core.progress import Progress
-from headstart.data import Dataset, thumbnail
-from headstart.data.dataset import UnlabelledDataset
 from headstart.distances import MEASURES, Measurement, measure_domains
 from headstart.distances.diagnosis import Diagnosis, inspect_gap
 from headstart.features import FeatureStore
-from headstart.report import Cost, GapData, RowExample, write_gap_report
+from headstart.report import Cost, GapData, write_gap_report
 from headstart.workflow.domains import TwoDomains, open_two_domains
+from headstart.workflow.examples import row_example
 from headstart.workflow.ranking import runtime_summary
 from headstart.workflow.versions import now, versions
 
@@ -182,8 +181,8 @@ def gap(
         source_n2=source_n2,
         target_m2=target_m2,
         explained=explained,
-        source_examples=[_example(two.source, place) for place in found.unlike_target_rows[:_SHOWN]],
-        target_examples=[_example(two.target, place) for place in found.unlike_source_rows[:_SHOWN]],
+        source_examples=[row_example(two.source, place) for place in found.unlike_target_rows[:_SHOWN]],
+        target_examples=[row_example(two.target, place) for place in found.unlike_source_rows[:_SHOWN]],
         backbone="" if is_vector else two.backbone.name,
         cost=Cost(
             time.process_time() - cpu_started,
@@ -260,20 +259,6 @@ def _map(two: TwoDomains) -> tuple[NDArray[np.float64], NDArray[np.float64], flo
     if width < 2:
         places = [np.column_stack([part, np.zeros(len(part))]) for part in places]
     return places[0], places[1], float(axes.explained_variance_ratio_.sum())
-
-
-def _example(rows: Dataset | UnlabelledDataset, place: Any) -> RowExample:
-    """Return a row to show; a vector has nothing but its name."""
-    image, text, note = None, None, ""
-    content: Any = rows.read(int(place))
-    if rows.modality == "image":
-        try:
-            image = thumbnail(content, 160)
-        except UnreadableRow:
-            note = "no picture: unreadable"
-    elif rows.modality == "text":
-        text = str(content)
-    return RowExample(rows.ids[int(place)], image=image, text=text, note=note)
 
 
 def _title(source: Any, otherwise: str) -> str:
