@@ -216,7 +216,7 @@ def _evidence(
         given["source_training_nd"] = source_nd if partial is None else source_nd[learn]
         given |= {"source_rows_vd": source_nd[judge], "source_labels_v": codes_n[judge], "target_rows_md": target_md}
         given["refit"] = lambda source, labels, target: clone(estimator).fit(source, labels, target)
-    return CandidateEvidence(**{name: value for name, value in given.items() if value is not None})
+    return CandidateEvidence(**given)
 
 
 def _seen(fitted: Any, rows: Array, sample_domain: Array | None) -> Array:

@@ -371,23 +371,17 @@ def _open_truth(
             continue
         given = np.asarray(rival.evidence.target_probabilities_mk, dtype=np.float64)
         scores[rival.name] = np.pad(given, ((0, 0), (0, len(every) - len(classes))))
-    intervals = {name: _accuracy(truth, table, seed) for name, table in scores.items()}
+    named = Task("classification", every)
+    intervals = {name: bootstrap_interval("accuracy", named, truth, table, seed=seed) for name, table in scores.items()}
     best = max(intervals, key=lambda name: intervals[name].value)
     test = None
     if selection.adapts:
-        test = paired_test(
-            Task("classification", every), truth, scores[selection.chosen], scores[NO_ADAPTATION], "accuracy", seed=seed
-        )
+        test = paired_test(named, truth, scores[selection.chosen], scores[NO_ADAPTATION], "accuracy", seed=seed)
     unknown = int((truth >= len(classes)).sum())
     hindsight = Hindsight(
         len(truth), unknown, intervals[NO_ADAPTATION], intervals[selection.chosen], intervals[best], best, test
     )
     return hindsight, intervals
-
-
-def _accuracy(truth: NDArray[np.int64], scores_mk: NDArray[np.float64], seed: int) -> Interval:
-    task = Task("classification", tuple(str(place) for place in range(scores_mk.shape[1])))
-    return bootstrap_interval("accuracy", task, truth, scores_mk, seed=seed)
 
 
 def _write(found: Adaptation, folder: Path) -> None:
