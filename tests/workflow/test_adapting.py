@@ -15,6 +15,7 @@ import headstart
 from headstart.alignment import CORAL, AdaptedClassifier
 from headstart.core.errors import ConfigError, DataError, DomainError
 from headstart.core.progress import Progress
+from headstart.core.tasks import Task
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
 from headstart.workflow.adaptations import (
     NO_ADAPTATION,
@@ -103,6 +104,23 @@ def test_classes_the_source_lacks_count_as_wrong_and_are_said() -> None:
     assert found.hindsight is not None and found.hindsight.unknown == 16
     assert found.hindsight.selected.value <= 0.9
     assert "16 of these rows belong to classes the source does not have" in str(found)
+
+
+@pytest.mark.parametrize("method", ["coral", "jda", "kmm", "source-free"])
+def test_the_chosen_candidate_is_a_model_that_answers_alike(method: str) -> None:
+    source, labels, target, _ = stretched()
+    two = open_two_domains("adapt", source, target, labelled=True, labels=labels, store=False)
+    task = Task("classification", ("ant", "bee"))
+    codes = (labels == "bee").astype(int)
+    for rival in try_candidates(
+        make_candidates([method], LogisticRegression()), two.source_nd, codes, two.target_md, needs=frozenset()
+    ):
+        assert rival.fitted is not None
+        answers = rival.fitted.to_model(two, task).predict(target, store=False)
+        np.testing.assert_allclose(answers.scores, rival.fitted.target_scores, atol=1e-12)
+        seen = rival.fitted.source_seen_nr, rival.fitted.target_seen_mr
+        assert seen[0] is not None and seen[1] is not None and seen[0].shape[1] == seen[1].shape[1]
+        assert len(seen[0]) == len(seen[1]) == 160
 
 
 def test_files_hold_what_was_found(tmp_path: Path) -> None:

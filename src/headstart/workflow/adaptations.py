@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,11 @@ from headstart.catalog import find
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Progress
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
+from headstart.workflow.rivals import FittedEstimator, Rival, rows_as_seen
 
 __all__ = [
     "DEFAULT_CANDIDATES",
     "NO_ADAPTATION",
-    "Rival",
     "base_classifier",
     "default_candidates",
     "make_candidates",
@@ -43,28 +42,6 @@ _QUADRATIC = {"class-transport", "meda"}  # these hold a number for every pair o
 _MOST_PAIRED_ROWS = 8000
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Rival:
-    """One candidate carried through.
-
-    Parameters
-    ----------
-    name : str
-        As in the catalog, or "do not adapt".
-    fitted : estimator, optional
-        Fitted on all source and target rows; None where it failed.
-    evidence : CandidateEvidence or FailedCandidate
-        What a selection rule may see.
-    cpu_seconds : float
-        What fitting, and gathering the evidence, took.
-    """
-
-    name: str
-    fitted: Any
-    evidence: CandidateEvidence | FailedCandidate
-    cpu_seconds: float
 
 
 def base_classifier(source_nd: Array, codes_n: Array, *, seed: int = 0) -> LogisticRegression:
@@ -158,12 +135,12 @@ def try_candidates(
     with (progress or Progress(quiet=True)).stage("adapt", len(candidates)) as stage:
         for name, estimator in candidates.items():
             started = time.process_time()
-            fitted: Any = None
+            fitted: FittedEstimator | None = None
             evidence: CandidateEvidence | FailedCandidate
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    fitted = clone(estimator).fit(source_nd, codes, target_md)
+                    fitted = FittedEstimator(clone(estimator).fit(source_nd, codes, target_md), source_nd, target_md)
                     evidence = _evidence(estimator, fitted, source_nd, codes, target_md, held_out, needs)
             except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 fitted, evidence = None, FailedCandidate(str(error))
@@ -184,14 +161,14 @@ def _hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:
 
 def _evidence(
     estimator: Aligner,
-    fitted: Any,
+    fitted: FittedEstimator,
     source_nd: Array,
     codes_n: Array,
     target_md: Array,
     held_out: tuple[Array, Array],
     needs: frozenset[str],
 ) -> CandidateEvidence:
-    given: dict[str, Any] = {"target_probabilities_mk": fitted.predict_proba(target_md)}
+    given: dict[str, Any] = {"target_probabilities_mk": fitted.target_scores}
     learn, judge = held_out
     num_classes = int(codes_n.max()) + 1
     partial: Any = None
@@ -205,25 +182,15 @@ def _evidence(
         options = {"sample_domain": as_source} if aligned else {}
         given["source_probabilities_vk"] = partial.predict_proba(source_nd[judge], **options)
         if "source_features_vr" in needs:
-            given["source_features_vr"] = _seen(partial, source_nd[judge], as_source)
+            given["source_features_vr"] = rows_as_seen(partial, source_nd[judge], as_source)
     if "target_features_mr" in needs:
-        given["target_features_mr"] = _seen(fitted, target_md, None)
+        given["target_features_mr"] = fitted.target_seen_mr
     if "target_rows_md" in needs:
         given["target_rows_md"] = target_md
     if "predict_target" in needs:
-        given["predict_target"] = fitted.predict_proba
+        given["predict_target"] = fitted.estimator.predict_proba
     if "refit" in needs:
         given["source_training_nd"] = source_nd if partial is None else source_nd[learn]
         given |= {"source_rows_vd": source_nd[judge], "source_labels_v": codes_n[judge], "target_rows_md": target_md}
         given["refit"] = lambda source, labels, target: clone(estimator).fit(source, labels, target)
     return CandidateEvidence(**given)
-
-
-def _seen(fitted: Any, rows: Array, sample_domain: Array | None) -> Array:
-    """Return rows as the adapted classifier sees them."""
-    aligner = getattr(fitted, "aligner_", None)
-    return (
-        np.asarray(aligner.transform(rows, sample_domain=sample_domain))
-        if isinstance(aligner, FeatureAligner)
-        else rows
-    )

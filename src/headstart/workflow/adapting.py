@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,18 @@ from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.evaluation import Interval, PairedTest, bootstrap_interval, format_p_value, paired_test
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, Selection, SelectionRule, select
+from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
+from headstart.model import Model
 from headstart.workflow.adaptations import (
     NO_ADAPTATION,
-    Rival,
     base_classifier,
     default_candidates,
     make_candidates,
     try_candidates,
 )
 from headstart.workflow.domains import TwoDomains, open_two_domains
+from headstart.workflow.rivals import Rival
 from headstart.workflow.versions import now, versions
 
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
@@ -140,8 +142,8 @@ class Adaptation:
         Names of the target rows.
     probabilities_mk : float64 array of shape (m, k)
         Of the chosen candidate for the target rows.
-    estimator : estimator
-        The chosen candidate, fitted; it takes features on the scale of ``domains``.
+    rival : Rival
+        The chosen candidate, fitted.
     domains : TwoDomains
         The rows.
     hindsight : Hindsight, optional
@@ -155,7 +157,7 @@ class Adaptation:
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     probabilities_mk: NDArray[np.float64]
-    estimator: Any = field(repr=False)
+    rival: Rival = field(repr=False)
     domains: TwoDomains = field(repr=False)
     hindsight: Hindsight | None = None
     folder: Path | None = None
@@ -164,6 +166,12 @@ class Adaptation:
     def predictions(self) -> tuple[str, ...]:
         """Class name of each target row."""
         return tuple(self.classes[place] for place in self.probabilities_mk.argmax(axis=1))
+
+    @cached_property
+    def model(self) -> Model:
+        """The chosen candidate as a model that answers for new rows of the target."""
+        assert self.rival.fitted is not None
+        return self.rival.fitted.to_model(self.domains, Task("classification", self.classes))
 
     def __str__(self) -> str:
         from headstart.workflow.tables import text_table
@@ -306,15 +314,15 @@ def adapt(
         f"selected without target labels: {selection.chosen} ({format_seconds(time.process_time() - started)} of CPU time)"
     )
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)
-    assert isinstance(chosen.evidence, CandidateEvidence)
+    assert chosen.fitted is not None
     hindsight, accuracies = _open_truth(two, rivals, selection, classes, seed)
     found = Adaptation(
         selection,
         tuple(_line(rival, rivals[0], selection, accuracies.get(rival.name)) for rival in rivals),
         classes,
         tuple(two.target.ids),
-        np.asarray(chosen.evidence.target_probabilities_mk, dtype=np.float64),
-        chosen.fitted,
+        chosen.fitted.target_scores,
+        chosen,
         two,
         hindsight,
         None if out is None else Path(out),
@@ -344,8 +352,8 @@ def _classes(two: TwoDomains) -> tuple[NDArray[np.int64], tuple[str, ...]]:
 def _line(rival: Rival, first: Rival, selection: Selection, accuracy: Interval | None) -> AdaptedLine:
     score = selection.scores[rival.name]
     changed = None
-    if isinstance(rival.evidence, CandidateEvidence) and isinstance(first.evidence, CandidateEvidence):
-        answers = (item.target_probabilities_mk.argmax(axis=1) for item in (rival.evidence, first.evidence))
+    if rival.fitted is not None and first.fitted is not None:
+        answers = (item.target_scores.argmax(axis=1) for item in (rival.fitted, first.fitted))
         changed = float(np.mean(next(answers) != next(answers)))
     return AdaptedLine(
         rival.name, score.value if score.is_judged else None, score.reason, changed, rival.cpu_seconds, accuracy
@@ -367,10 +375,8 @@ def _open_truth(
     truth = np.array([places[task.classes[int(value)]] for value in targets], dtype=np.int64)
     scores: dict[str, NDArray[np.float64]] = {}
     for rival in rivals:
-        if isinstance(rival.evidence, FailedCandidate):
-            continue
-        given = np.asarray(rival.evidence.target_probabilities_mk, dtype=np.float64)
-        scores[rival.name] = np.pad(given, ((0, 0), (0, len(every) - len(classes))))
+        if rival.fitted is not None:
+            scores[rival.name] = np.pad(rival.fitted.target_scores, ((0, 0), (0, len(every) - len(classes))))
     named = Task("classification", every)
     intervals = {name: bootstrap_interval("accuracy", named, truth, table, seed=seed) for name, table in scores.items()}
     best = max(intervals, key=lambda name: intervals[name].value)

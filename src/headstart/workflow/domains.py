@@ -24,6 +24,7 @@ from headstart.core.tasks import Task
 from headstart.data import Dataset, Finding, check_dataset, open_dataset
 from headstart.evaluation import SealedTest
 from headstart.features import Features, FeatureStore, extract_features
+from headstart.features.scale import FeatureScale
 from headstart.workflow.candidates import open_candidates
 
 __all__ = ["TwoDomains", "open_two_domains"]
@@ -53,8 +54,8 @@ class TwoDomains:
         What a person should know.
     features : tuple of Features
         What embedding both gave and cost.
-    centre, scale : array of shape (d,), optional
-        What vectors were standardised by.
+    scale : FeatureScale
+        What brought the features of both on one scale.
     """
 
     source: Dataset
@@ -66,8 +67,7 @@ class TwoDomains:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     features: tuple[Features, Features]
-    centre: NDArray[np.float64] | None = None
-    scale: NDArray[np.float64] | None = None
+    scale: FeatureScale
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
@@ -148,19 +148,19 @@ def open_two_domains(
         features.append(found)
         kept.append(dataset.subset(found.kept) if len(found.kept) < len(dataset) else dataset)
         findings += found.failures
-    centre, scale, (source_nd, target_md) = _one_scale(rows[0].modality, *(item.values_nd for item in features))
+    source_nd, target_md = (item.values_nd for item in features)
+    scale = FeatureScale.standardising(source_nd) if rows[0].modality == "vector" else FeatureScale("unit-length")
     truth = SealedTest(kept[1]) if kept[1].targets is not None else None
     return TwoDomains(
         kept[0],
         kept[1].unlabelled(),
-        source_nd,
-        target_md,
+        scale(source_nd),
+        scale(target_md),
         backbone,
         truth,
         tuple(findings),
         tuple(notes),
         (features[0], features[1]),
-        centre,
         scale,
     )
 
@@ -215,19 +215,3 @@ def _same_columns(who: str, source: Dataset, target: Dataset, notes: list[str]) 
             "(and name the label column with --label, so that it is no feature)."
         )
     return target
-
-
-def _one_scale(
-    modality: str, source_nd: NDArray[Any], target_md: NDArray[Any]
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, tuple[Matrix, Matrix]]:
-    if modality == "vector":
-        centre = source_nd.mean(axis=0, dtype=np.float64)
-        scale = source_nd.std(axis=0, dtype=np.float64)
-        scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(centre)), scale, 1.0)
-        parts = [((rows - centre) / scale).astype(np.float32) for rows in (source_nd, target_md)]
-        return centre, scale, (parts[0], parts[1])
-    parts = []
-    for rows in (source_nd, target_md):
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        parts.append((rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32))
-    return None, None, (parts[0], parts[1])

@@ -1,0 +1,137 @@
+"""A rival: one candidate that has learnt from both domains, whatever it is made of, or the reason why it could not.
+
+    Rival.evidence              what a rule without target labels may judge it by
+    Rival.fitted                what it answers for the target, what it sees of both domains, and itself as a model
+
+An aligner on features is `FittedEstimator`. A candidate of another make (a network trained on both domains) is one more
+subclass of `FittedCandidate`, and needs nothing else to compete, to be shown and to be saved.
+Shapes: n source rows, m target rows, r features as the candidate sees them, k classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.alignment import FeatureAligner
+from headstart.core.tasks import Task
+from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
+from headstart.model import Model
+from headstart.model.adapted_head import AdaptedHead
+from headstart.model.novelty import NoveltyScorer
+from headstart.workflow.domains import TwoDomains
+
+__all__ = ["FittedCandidate", "FittedEstimator", "Rival", "rows_as_seen"]
+
+Array = NDArray[Any]
+
+
+class FittedCandidate(ABC):
+    """A candidate that has learnt from source rows with labels and target rows without."""
+
+    @property
+    @abstractmethod
+    def target_scores(self) -> Array:
+        """Probabilities (m, k) of the target rows in the order of the task's classes, or numbers (m,) for regression; float64."""
+
+    @property
+    def source_seen_nr(self) -> Array | None:
+        """Source rows as its classifier sees them, after adaptation; None where there is no such thing."""
+        return None
+
+    @property
+    def target_seen_mr(self) -> Array | None:
+        """Target rows as its classifier sees them, in the same space; None where there is no such thing."""
+        return None
+
+    @abstractmethod
+    def to_model(self, two: TwoDomains, task: Task) -> Model:
+        """Return a model that answers for new rows of the target; its provenance is for the caller to write.
+
+        Parameters
+        ----------
+        two : TwoDomains
+            Where it learnt.
+        task : Task
+            Names of the classes in the order of `target_scores`.
+        """
+
+
+class FittedEstimator(FittedCandidate):
+    """An estimator of `headstart.alignment`, fitted on features that one base model gave and one scale holds.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        Numbers its classes 0 to k-1.
+    source_nd, target_md : arrays of shape (n, d) and (m, d)
+        The rows it was fitted on.
+    """
+
+    def __init__(self, estimator: Any, source_nd: Array, target_md: Array) -> None:
+        self.estimator, self._source_nd, self._target_md = estimator, source_nd, target_md
+
+    @cached_property
+    def target_scores(self) -> Array:
+        """Probabilities of the target rows, asked for all at once; predicted numbers of a regressor."""
+        ask = getattr(self.estimator, "predict_proba", self.estimator.predict)
+        return np.asarray(ask(self._target_md), dtype=np.float64)
+
+    @property
+    def source_seen_nr(self) -> Array:
+        """Source rows after alignment; the rows themselves where they are only weighed, or nothing moves them."""
+        return rows_as_seen(self.estimator, self._source_nd, np.ones(len(self._source_nd), dtype=np.int64))
+
+    @property
+    def target_seen_mr(self) -> Array:
+        """Target rows after alignment, or the rows themselves."""
+        return rows_as_seen(self.estimator, self._target_md, None)
+
+    def to_model(self, two: TwoDomains, task: Task) -> Model:
+        """Return the base model that embedded both domains, with the estimator as its head.
+
+        Unusual rows are those unlike the target rows it adapted to; unlike the source rows where nothing was adapted.
+        """
+        adapts = getattr(self.estimator, "aligner", self.estimator) is not None
+        features = two.features[1 if adapts else 0]
+        novelty = None
+        if len(features.values_nd) >= 2:
+            novelty = NoveltyScorer("standardised" if two.backbone.modality == "vector" else "cosine")
+            novelty.fit(features.values_nd)
+        head = AdaptedHead(self.estimator, two.scale, task)
+        return Model(two.backbone, head, task, novelty, runtime=features.runtime.label)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One candidate carried through.
+
+    Parameters
+    ----------
+    name : str
+        As in the catalog, or "do not adapt".
+    fitted : FittedCandidate, optional
+        What it became on all source and target rows; None where it failed.
+    evidence : CandidateEvidence or FailedCandidate
+        What a selection rule may see.
+    cpu_seconds : float
+        What fitting, and gathering the evidence, took.
+    """
+
+    name: str
+    fitted: FittedCandidate | None
+    evidence: CandidateEvidence | FailedCandidate
+    cpu_seconds: float
+
+
+def rows_as_seen(estimator: Any, rows: Array, sample_domain: Array | None) -> Array:
+    """Return rows as the classifier within an adapted estimator sees them; the target's where ``sample_domain`` is None."""
+    aligner = getattr(estimator, "aligner_", None)
+    if not isinstance(aligner, FeatureAligner):
+        return rows
+    return np.asarray(aligner.transform(rows, sample_domain=sample_domain))
