@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,7 @@ class World:
         self.inputs = torch.randn(8, 1, 4, 4, generator=generator).to(device)
         self.labels = torch.tensor([0, 1, 2, 0, 1, 2, 1, 0], device=device)
         self.others = torch.randn(6, 1, 4, 4, generator=generator).to(device) + 0.5
+        self.domains = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1], device=device)
         self.task = Task("classification", ("a", "b", "c"))
 
     def setup(self) -> Setup:
@@ -66,14 +68,41 @@ class World:
         targets, base = self.labels.cpu().numpy(), self.base
         with torch.no_grad():
             logits = base(self.inputs)[1]["source"].cpu().numpy()
-        return Setup(self.network, self.task, targets, lambda: logits)
+        return Setup(
+            self.network,
+            self.task,
+            targets,
+            lambda: logits,
+            width=5,
+            num_target=len(self.others),
+            target_outputs=lambda: self.outputs(self.others),
+            source_outputs=lambda: self.outputs(self.inputs),
+            num_domains=2,
+        )
+
+    def outputs(self, inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return features and logits as the loop hands them out, in evaluation mode."""
+        self.network.eval()
+        with torch.no_grad():
+            activations, logits = self.network(inputs)
+        return activations["features"].cpu().numpy(), logits["main"].cpu().numpy()
+
+    def run(self, hidden: tuple[Tensor, ...]) -> Tensor:
+        """Return the main head's logits for what enters the part that trains."""
+        output = hidden[0]
+        for segment in self.network.segments[self.network.num_frozen :]:
+            output = segment(output)
+        logits: Tensor = self.network.heads["main"](output)
+        return logits
 
     def batch(self, target: bool = False) -> Batch:
         """A batch with every field filled."""
         inputs = self.others if target else self.inputs
         self.network.train()
         activations, logits = self.network(inputs)
+        strong_activations, strong_logits = self.network(inputs + 0.3 * torch.flip(inputs, (2,)))
         with torch.no_grad():
+            hidden = self.network.segments[0](inputs)
             base_activations, base_logits = self.base(inputs)
             teacher_activations, teacher_logits = self.teacher(inputs)
         return Batch(
@@ -87,6 +116,13 @@ class World:
             base_activations=base_activations,
             teacher_features=teacher_activations["features"],
             teacher_logits=teacher_logits["main"],
+            rows=torch.arange(len(inputs), device=inputs.device),
+            strong_features=strong_activations["features"],
+            strong_logits=strong_logits["main"],
+            hidden=(hidden,),
+            run=self.run,
+            domains=None if target else self.domains,
+            share=0.5,
         )
 
 

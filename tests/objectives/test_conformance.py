@@ -98,7 +98,9 @@ class Run:
         fields = {name: getattr(batch, name) for name in self.needs}
         if "logits" in self.needs:
             fields["head_logits"] = batch.head_logits
-        return Batch(**fields)
+        if "hidden" in self.needs:
+            fields["run"] = batch.run
+        return Batch(**fields, rows=batch.rows, share=batch.share)
 
     def step(self) -> torch.Tensor:
         value = self.objective(*self.batches())

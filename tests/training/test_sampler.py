@@ -14,7 +14,7 @@ from training_toys import ArrayRows
 
 def stream(num_rows: int, batch: int, *, labels: np.ndarray | None = None, indices: np.ndarray | None = None) -> Stream:
     rows = TrainingRows(ArrayRows(np.zeros((num_rows, 1), np.float32)), labels, indices)
-    return Stream(rows, batch, seed=4, purpose="order", balanced=labels is not None)
+    return Stream(rows, batch, seed=4, purpose="order", groups=labels)
 
 
 @settings(max_examples=40, deadline=None)

@@ -37,6 +37,10 @@ NEEDS = frozenset(
         "base_activations",
         "teacher_features",
         "teacher_logits",
+        "strong_features",
+        "strong_logits",
+        "hidden",
+        "domains",
     }
 )
 
@@ -64,6 +68,17 @@ class Batch:
         classes of the source task.
     teacher_features, teacher_logits
         The same of the averaged network (its weights follow those in training slowly), on another view of the same rows.
+    strong_features, strong_logits
+        The same of the network in training, with its gradient, on a strongly changed view of the same rows (colours and shapes of
+        images, words left out, noise). Where there is a second stream, of that stream alone.
+    hidden : tuple of Tensor, optional
+        What enters the part of the network that is run with its gradient; ``run`` continues from it.
+    run : callable, optional
+        ``run(hidden)`` gives the logits (b, k) of the head ``"main"`` for changed ``hidden``; comes with it.
+    domains : Tensor of shape (b,), optional
+        int64 number of the domain each row comes from, 0 to `Setup.num_domains` - 1.
+    share : float
+        How much of the training is done, from 0 to 1, for schedules; always filled.
     """
 
     labels: Tensor | None = None
@@ -77,6 +92,12 @@ class Batch:
     base_activations: Mapping[str, Tensor] = field(default_factory=dict)
     teacher_features: Tensor | None = None
     teacher_logits: Tensor | None = None
+    strong_features: Tensor | None = None
+    strong_logits: Tensor | None = None
+    hidden: tuple[Tensor, ...] | None = None
+    run: Callable[[tuple[Tensor, ...]], Tensor] | None = None
+    domains: Tensor | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,12 +114,40 @@ class Setup:
         Targets of the training rows.
     base_logits : callable, optional
         Returns float32 (n, k_source): what the base model's own head says of the training rows, in the order of ``targets``.
+    width : int, optional
+        Features d of the network.
+    num_target : int
+        Rows m of the second stream; 0 where there is none. ``Batch.rows`` of that stream lie in 0..m - 1.
+    target_outputs : callable, optional
+        Returns features float32 (m, d) and main logits float32 (m, k) of all rows of the second stream, by the network as it is
+        at the start.
+    source_outputs : callable, optional
+        The same of the labelled stream, (n, d) and (n, k), in the order of ``targets``.
+    num_domains : int
+        Domains that the labelled rows come from.
     """
 
     network: nn.Module
     task: Task
     targets: NDArray[Any] | None = None
     base_logits: Callable[[], NDArray[np.float32]] | None = None
+    width: int | None = None
+    num_target: int = 0
+    target_outputs: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
+    source_outputs: Callable[[], tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None
+    num_domains: int = 1
+
+    def known_width(self, who: str) -> int:
+        """Return the number of features, or refuse in words.
+
+        Raises
+        ------
+        ConfigError
+            If it is not known.
+        """
+        if self.width is None:
+            raise ConfigError(f"{who}: needs to know how many features the network gives; set width in the Setup.")
+        return self.width
 
     def segments(self) -> dict[str, nn.Module]:
         """Return the segments that may train, by name; the frozen ones at the beginning are left out."""

@@ -12,7 +12,7 @@ __all__ = ["Balance", "Optimiser", "Precision", "Schedule", "TrainingConfig", "f
 
 Optimiser = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "one-cycle", "constant"]
-Balance = Literal["none", "sampling", "loss"]
+Balance = Literal["none", "sampling", "loss", "domains"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -55,8 +55,9 @@ class TrainingConfig:
         Share of a label spread over all classes.
     mixup, cutmix : float
         Parameter of the Beta distribution of the share that is mixed; 0 mixes nothing. With both, half of the steps each.
-    balance : {"none", "sampling", "loss"}
-        Make every class count alike: by showing rare ones more often, or by weighing their loss.
+    balance : {"none", "sampling", "loss", "domains"}
+        Make every class count alike: by showing rare ones more often, or by weighing their loss; or every domain of the labelled
+        rows, by showing small ones more often.
     ema : float in [0, 1)
         Decay of the running average of the weights, which is then what is validated and kept; 0 averages nothing.
     swa : float in [0, 1)

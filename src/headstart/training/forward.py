@@ -3,6 +3,7 @@
     rows -> inputs (mixed) -> frozen prefix -> suffix and heads      -> features, logits, activations
                                             -> base suffix           -> base_*        (weights as they were before training)
     the same rows, another view             -> averaged network      -> teacher_*
+    the same rows, strongly changed         -> prefix, suffix, heads -> strong_*
 
 The frozen prefix is common to the network and the base model, and is run once a step however many phases look at it.
 Shapes: b rows of a batch, d features, k outputs.
@@ -25,6 +26,7 @@ from headstart.training.losses import target_tensor
 from headstart.training.mixing import Mix, mix_labels
 from headstart.training.network import Network, Output
 from headstart.training.sampler import Sample, Stream
+from headstart.training.strong_views import strong_activations
 
 __all__ = ["Forward", "Piece"]
 
@@ -39,6 +41,7 @@ class Piece:
     hidden: tuple[Tensor, ...]
     activations: dict[str, Tensor]
     teacher_inputs: tuple[Tensor, ...] = ()
+    strong_hidden: tuple[Tensor, ...] = ()
     base: Output | None = None
     teacher: Output | None = None
 
@@ -63,6 +66,8 @@ class Forward:
         The averaged one.
     suffix : callable, optional
         The network's suffix, compiled.
+    share : float
+        How much of the training is done.
     """
 
     network: Network
@@ -72,6 +77,7 @@ class Forward:
     source_head: nn.Module | None = None
     teacher: Network | None = None
     suffix: Callable[..., Output] | None = None
+    share: float = 0.0
     _labels: dict[int, Tensor | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,7 +122,19 @@ class Forward:
         piece = Piece(stream, sample, None if labels is None else labels.to(self.device), hidden, kept or {})
         if self.teacher is not None and any(need.startswith("teacher_") for need in needs):
             piece.teacher_inputs = self.on_device(self._look(stream, whole, part, mix, "teacher")[0])
+        if stream.changed and any(need.startswith("strong_") for need in needs):
+            piece.strong_hidden = self._strong(piece)
         return piece
+
+    def _strong(self, piece: Piece) -> tuple[Tensor, ...]:
+        """Return what enters the suffix for strongly changed views: of the rows, or of activations that were kept."""
+        stream = piece.stream
+        draws = stream.draws(piece.sample, "strong")
+        change = getattr(stream.rows.inputs, "strong", None)
+        if change is None:
+            return strong_activations(piece.hidden, draws)
+        with self.autocast():
+            return self.network.prefix(self.on_device(change(stream.indices(piece.sample), draws)))
 
     def _look(
         self, stream: Stream, whole: Sample, part: NDArray[np.int64] | None, mix: Mix | None, look: str
@@ -162,10 +180,25 @@ class Forward:
             logits=output.logits,
             head_logits=output.head_logits,
             activations=output.activations if kept is not None else {},
+            share=self.share,
         )
+        if "domains" in needs:
+            batch.domains = torch.from_numpy(piece.stream.domains(piece.sample)).to(self.device)
+        if "hidden" in needs:
+            batch.hidden, batch.run = piece.hidden, self._logits
+        if piece.strong_hidden and needs & {"strong_features", "strong_logits"}:
+            with self.autocast():
+                changed = (self.suffix or self.network.suffix)(piece.strong_hidden, heads_only=heads_only)
+            batch.strong_features, batch.strong_logits = changed.features, changed.logits
         self._see_base(piece, batch, needs)
         self._see_teacher(piece, batch, needs)
         return batch
+
+    def _logits(self, hidden: tuple[Tensor, ...]) -> Tensor:
+        """Return the main head's logits for what enters the suffix."""
+        with self.autocast():
+            logits: Tensor = self.network.suffix(hidden).logits
+        return logits
 
     def _see_base(self, piece: Piece, batch: Batch, needs: frozenset[str]) -> None:
         if self.base is None or not needs & {"base_features", "base_logits", "base_activations"}:
@@ -192,6 +225,20 @@ class Forward:
         with torch.no_grad(), self.autocast():
             output: Output = network(*self.on_device(inputs))
         return output.logits.float()
+
+    def whole_outputs(
+        self, network: Network, stream: Stream, batch_size: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return features (n, d) and main logits (n, k) of all rows of a stream by the plain view; evaluation mode is left on."""
+        features, logits = [], []
+        network.eval()
+        for first in range(0, len(stream.rows), batch_size):
+            inputs = stream.rows.inputs.batch(stream.rows.indices[first : first + batch_size], None)
+            with torch.no_grad(), self.autocast():
+                output: Output = network(*self.on_device(inputs))
+            features.append(output.features.float().cpu().numpy())
+            logits.append(output.logits.float().cpu().numpy())
+        return np.concatenate(features), np.concatenate(logits)
 
     def source_logits(self, stream: Stream, base: Network, batch_size: int) -> Iterator[NDArray[np.float32]]:
         """Yield what the base model's own head says of a stream's rows, plain views, batch by batch."""

@@ -21,6 +21,7 @@ from headstart.backbones import Backbone
 from headstart.core.errors import ConfigError, DataError, UnreadableRow
 from headstart.core.preprocessing import ImageTransform, TextTransform, View
 from headstart.data import Dataset, decode_image
+from headstart.training.strong_views import strong_numbers, strong_pixels, strong_tokens
 
 __all__ = ["Augment", "InputRows"]
 
@@ -82,6 +83,7 @@ class InputRows:
         self._pool = ThreadPoolExecutor(max(1, threads)) if backbone.modality == "image" else None
         self._tokens: list[list[int]] = []
         self._matrix: NDArray[np.float32] | None = None
+        self._columns: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         transform = backbone.transform
         if isinstance(transform, TextTransform):
             self._tokens = backbone.tokenize([str(dataset.read(i)) for i in range(len(dataset))])
@@ -137,8 +139,38 @@ class InputRows:
         if self._pool is None:
             return self.backbone.collate([self._tokens[i] for i in numbers])
         drawn = [None] * len(numbers) if draws is None else np.asarray(draws, np.uint64).tolist()
-        pixels = torch.from_numpy(np.stack(list(self._pool.map(self._pixels, numbers, drawn))))
-        rows = pixels.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
+        return self._images(list(self._pool.map(self._pixels, numbers, drawn)))
+
+    def strong(self, indices: NDArray[np.int64], draws: NDArray[np.uint64]) -> tuple[Tensor, ...]:
+        """Return the network's arguments for strongly changed views of some rows (`headstart.training.strong_views`).
+
+        Parameters
+        ----------
+        indices : int64 array of shape (b,)
+            Row numbers.
+        draws : uint64 array of shape (b,)
+            One random number a row.
+
+        Raises
+        ------
+        DataError
+            If a row cannot be read.
+        """
+        numbers, drawn = np.asarray(indices).tolist(), np.asarray(draws, np.uint64).tolist()
+        if self._matrix is not None:
+            if self._columns is None:
+                self._columns = self._matrix.mean(axis=0), self._matrix.std(axis=0)
+            return (torch.from_numpy(strong_numbers(self._matrix[indices], draws, *self._columns)),)
+        if self._pool is None:
+            texts = [strong_tokens(self._tokens[i], draw) for i, draw in zip(numbers, drawn, strict=True)]
+            return self.backbone.collate(texts)
+        return self._images(
+            list(self._pool.map(lambda i, draw: strong_pixels(self._pixels(i, draw), draw), numbers, drawn))
+        )
+
+    def _images(self, pixels: list[NDArray[np.uint8]]) -> tuple[Tensor, ...]:
+        rows = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        rows = rows.float().div_(255).sub_(self._mean).div_(self._std)
         return (rows.contiguous(memory_format=torch.channels_last),)
 
     def _pixels(self, index: int, draw: int | None) -> NDArray[np.uint8]:

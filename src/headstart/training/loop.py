@@ -187,7 +187,7 @@ class Run:
         self.plan = plan or whole_plan(network)
         self.plan.carry_out(network)
         self.forward = open_forward(network, task, config, self._autocast, self.needs, base, source_head)
-        prepare_objectives(self.forward, self.objectives, self.source)
+        prepare_objectives(self.forward, self.objectives, self.source, self.target)
         self.optimiser = GroupedOptimiser(self.plan, trained_parameters(network, self.plan, self.objectives), config)
         self.parts = [parameters_of(phase, network, self.optimiser.parameters) for phase in self.phases]
         self._average()
@@ -262,6 +262,7 @@ class Run:
             self.network.train()
         elif not self.network.training:
             self.network.train()
+        self.forward.share = min(1.0, self.share())
         self._seed(derive_seed(self.config.seed, "step", self.done, *self.world.seed_part))
         try:
             rows = self._phases()

@@ -99,7 +99,7 @@ class GroupedOptimiser:
         self.config = config
         self.parameters = dict(parameters)
         planned = {name for group in plan.groups for name in group.names}
-        own = ParameterGroup(tuple(name for name in parameters if name not in planned))
+        own = ParameterGroup(tuple(name for name in parameters if name not in planned), plan.own_rate)
         self._groups: list[_Group] = []
         listed: list[dict[str, Any]] = []
         for group in (*plan.groups, own):

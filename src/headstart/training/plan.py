@@ -56,16 +56,19 @@ class Plan:
         Leading segments that never train.
     reason : str
         Why, for the log and the report.
+    own_rate : float
+        Multiplies the learning rate of what objectives bring themselves (critics, projections); more than 0.
 
     Raises
     ------
     ConfigError
-        If a parameter is in two groups.
+        If a parameter is in two groups, or ``own_rate`` is not positive.
     """
 
     groups: tuple[ParameterGroup, ...]
     num_frozen: int = 0
     reason: str = ""
+    own_rate: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
@@ -73,6 +76,8 @@ class Plan:
         if len(names) != len(set(names)):
             twice = next(name for name in names if names.count(name) > 1)
             raise ConfigError(f"Plan: a parameter trains in one group; {twice!r} is in two.")
+        if not self.own_rate > 0:
+            raise ConfigError(f"Plan: own_rate is positive; got {self.own_rate}.")
 
     def carry_out(self, network: Network) -> dict[str, nn.Parameter]:
         """Freeze what does not train, and return the parameters that do, by name.
@@ -98,7 +103,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value: for every group how many parameters, how fast and from when on; what is frozen; the reason."""
         groups = [{"parameters": len(group.names), "rate": group.rate, "begins": group.begins} for group in self.groups]
-        return {"groups": groups, "num_frozen": self.num_frozen, "reason": self.reason}
+        plain = {"groups": groups, "num_frozen": self.num_frozen, "reason": self.reason}
+        return plain if self.own_rate == 1 else plain | {"own_rate": self.own_rate}
 
 
 def whole_plan(network: Network) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -36,10 +37,16 @@ def open_streams(
     notes: list[str],
 ) -> tuple[Stream, Stream | None]:
     """Return the labelled stream, and the second one where there is one; what a person should know is added to the notes."""
-    balanced = config.balance == "sampling"
-    if balanced and task.kind != "classification":
-        raise ConfigError("train: balance='sampling' needs one class for each row; use 'loss', or 'none'.")
-    source = Stream(training, config.batch_size, seed=config.seed, purpose="order", balanced=balanced)
+    groups = None
+    if config.balance == "sampling":
+        if task.kind != "classification" or training.chosen is None:
+            raise ConfigError("train: balance='sampling' needs one class for each row; use 'loss', or 'none'.")
+        groups = training.chosen
+    if config.balance == "domains":
+        groups = training.chosen_domains
+    source = Stream(
+        training, config.batch_size, seed=config.seed, purpose="order", groups=groups, changed=unlabelled is None
+    )
     if source.batch_size < config.batch_size:
         notes.append(
             f"batch_size {config.batch_size} is more than there are training rows; "
@@ -52,7 +59,7 @@ def open_streams(
         return source, None
     if not len(unlabelled):
         raise DataError("train: the second stream has no rows; leave it out.")
-    return source, Stream(unlabelled, config.batch_size, seed=config.seed, purpose="second order")
+    return source, Stream(unlabelled, config.batch_size, seed=config.seed, purpose="second order", changed=True)
 
 
 def open_forward(
@@ -88,20 +95,43 @@ def open_forward(
     return forward
 
 
-def prepare_objectives(forward: Forward, objectives: Sequence[Objective], source: Stream) -> None:
-    """Let every objective look at the network, the targets, and what the base model's own head says of the rows."""
+def prepare_objectives(
+    forward: Forward, objectives: Sequence[Objective], source: Stream, target: Stream | None = None
+) -> None:
+    """Let every objective look at the network, the targets, and what the network and the base model say of the rows."""
     network = forward.network
+
+    def outputs(stream: Stream) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return forward.whole_outputs(network, stream, CHECK_ROWS)
 
     def base_logits() -> NDArray[np.float32]:
         return np.concatenate(list(forward.source_logits(source, forward.base or network.twin(), CHECK_ROWS)))
 
     known = None if forward.source_head is None else base_logits
-    setup = Setup(network, forward.task, source.rows.chosen, known)
+    setup = Setup(
+        network,
+        forward.task,
+        source.rows.chosen,
+        known,
+        width=_width(forward, source),
+        num_target=0 if target is None else len(target.rows),
+        target_outputs=None if target is None else partial(outputs, target),
+        source_outputs=partial(outputs, source),
+        num_domains=int(source.rows.chosen_domains.max()) + 1,
+    )
     for objective in objectives:
         objective.to(forward.device)
         objective.prepare(setup)
         objective.train()
     network.settle()  # an objective may have put other layers in
+
+
+def _width(forward: Forward, source: Stream) -> int:
+    """Return how many features the network gives, by running it on one row."""
+    network = forward.network.eval()
+    with torch.no_grad(), forward.autocast():
+        output = network(*forward.on_device(source.rows.inputs.batch(source.rows.indices[:1], None)))
+    return int(output.features.shape[1])
 
 
 def trained_parameters(network: Network, plan: Plan, objectives: Sequence[Objective]) -> Mapping[str, nn.Parameter]:

@@ -58,18 +58,21 @@ class TrainingRows:
         In the task's own type; ``None`` for rows without labels.
     indices : int64 array
         Row numbers; all when left out.
+    domains : int64 array of shape (len(inputs),), optional
+        Number of the domain of each row, from 0 on; all of one domain when left out.
 
     Raises
     ------
     DataError
-        If a row number does not exist.
+        If a row number does not exist, or domains are not numbered from 0 on.
     ShapeError
-        If there is not one target for each row of ``inputs``.
+        If there is not one target, or domain, for each row of ``inputs``.
     """
 
     inputs: Rows
     targets: NDArray[Any] | None
     indices: NDArray[np.int64] = None  # type: ignore[assignment]  # all rows; filled below
+    domains: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         num_rows = len(self.inputs)
@@ -79,6 +82,14 @@ class TrainingRows:
             raise ShapeError(
                 f"TrainingRows: targets has {len(self.targets)} entries for {num_rows} rows; give one for each row."
             )
+        if self.domains is not None:
+            object.__setattr__(self, "domains", np.asarray(self.domains, np.int64))
+            if len(self.domains) != num_rows:
+                raise ShapeError(
+                    f"TrainingRows: domains has {len(self.domains)} entries for {num_rows} rows; give one for each row."
+                )
+            if num_rows and self.domains.min() < 0:
+                raise DataError(f"TrainingRows: domains are numbered from 0 on; got {self.domains.min()}.")
         if len(indices) and not (indices.min() >= 0 and indices.max() < num_rows):
             raise DataError(
                 f"TrainingRows: row numbers lie in 0..{num_rows - 1}; got {indices.min()} to {indices.max()}."
@@ -91,6 +102,11 @@ class TrainingRows:
     def chosen(self) -> NDArray[Any] | None:
         """Targets of the rows this purpose may use, in their order."""
         return None if self.targets is None else self.targets[self.indices]
+
+    @property
+    def chosen_domains(self) -> NDArray[np.int64]:
+        """Domain of each row this purpose may use, in their order; 0 where nobody said."""
+        return np.zeros(len(self), np.int64) if self.domains is None else self.domains[self.indices]
 
     def name(self, index: int) -> str:
         """Return what a person finds a row by."""

@@ -2,7 +2,7 @@
 
 A stream passes over its rows again and again, each pass in an order of its own, dealt into batches whose sizes differ by one at
 most (no tiny last batch). Balanced sampling shows every class equally often in a pass of the same length: rows of large classes
-are left out in turn, those of small ones come again, in another view.
+are left out in turn, those of small ones come again, in another view. Groups other than classes (domains) are balanced alike.
 Shapes: b rows of a batch, n rows of the stream.
 """
 
@@ -58,8 +58,10 @@ class Stream:
         Of the order and the draws.
     purpose : str
         Keeps this stream's order apart from that of another one.
-    balanced : bool
-        Show every class equally often; the targets are class numbers.
+    groups : int64 array of shape (n,), optional
+        Show every group (class, domain) equally often.
+    changed : bool
+        Whether strongly changed views of this stream are looked at.
 
     Examples
     --------
@@ -71,15 +73,22 @@ class Stream:
     (2, True)
     """
 
-    def __init__(self, rows: TrainingRows, batch_size: int, *, seed: int, purpose: str, balanced: bool = False) -> None:
-        self.rows, self.seed, self.purpose = rows, seed, purpose
+    def __init__(
+        self,
+        rows: TrainingRows,
+        batch_size: int,
+        *,
+        seed: int,
+        purpose: str,
+        groups: NDArray[np.int64] | None = None,
+        changed: bool = False,
+    ) -> None:
+        self.rows, self.seed, self.purpose, self.changed = rows, seed, purpose, changed
         self.batch_size = min(batch_size, len(rows))
         self.num_batches = max(1, len(rows) // self.batch_size)
-        self._classes: list[NDArray[np.int64]] | None = None
-        if balanced:
-            targets = rows.chosen
-            assert targets is not None
-            self._classes = [np.flatnonzero(targets == value) for value in np.unique(targets)]
+        self._groups: list[NDArray[np.int64]] | None = None
+        if groups is not None:
+            self._groups = [np.flatnonzero(groups == value) for value in np.unique(groups)]
         self._turn = -1
         self._order = np.empty(0, np.int64)
         self._batches: list[Sample] = []
@@ -101,24 +110,28 @@ class Stream:
         """Return the numbers by which `Rows` knows these rows."""
         return self.rows.indices[sample.positions]
 
+    def domains(self, sample: Sample) -> NDArray[np.int64]:
+        """Return the number of the domain each of these rows comes from."""
+        return self.rows.chosen_domains[sample.positions]
+
     def draws(self, sample: Sample, look: str = "view") -> NDArray[np.uint64]:
         """Return one random number a row, another for every pass, stream and look."""
         self._turn_to(sample.turn)
         if look not in self._drawn:
-            times = 0 if self._classes is None else _times(self._order)
+            times = 0 if self._groups is None else _times(self._order)
             rows = self.rows.indices[self._order]
             self._drawn[look] = row_draws(self.seed, (self.purpose, look, sample.turn), rows, times)
         return self._drawn[look][sample.slots]
 
     def _shuffled(self, turn: int) -> NDArray[np.int64]:
         random = generator(self.seed, self.purpose, turn)
-        if self._classes is None:
+        if self._groups is None:
             return random.permutation(len(self.rows))
-        slots = np.array_split(np.arange(len(self.rows)), len(self._classes))
+        slots = np.array_split(np.arange(len(self.rows)), len(self._groups))
         sizes = random.permutation([len(part) for part in slots])
         chosen = [
             np.resize(random.permutation(members), size)
-            for members, size in zip(self._classes, sizes, strict=True)
+            for members, size in zip(self._groups, sizes, strict=True)
             if size
         ]
         return random.permutation(np.concatenate(chosen))
