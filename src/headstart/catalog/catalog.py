@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from headstart.catalog.adaptation import ALIGNERS, DISTANCES, RULES
+from headstart.catalog.deep import DEEP_OBJECTIVES, RECIPES
 from headstart.catalog.entry import Entry, Kind
 from headstart.core.errors import ConfigError, did_you_mean
 
@@ -256,7 +257,8 @@ _WRITTEN = {
     "method": _METHODS,
     "head": _HEADS,
     "strategy": _STRATEGIES,
-    "objective": _OBJECTIVES,
+    "objective": (*_OBJECTIVES, *DEEP_OBJECTIVES),
+    "adaptation": RECIPES,
     "score": _SCORES,
     "distance": DISTANCES,
     "aligner": ALIGNERS,

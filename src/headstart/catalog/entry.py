@@ -9,7 +9,19 @@ from typing import Any, Literal
 
 __all__ = ["Entry", "Kind"]
 
-Kind = Literal["backbone", "method", "score", "head", "strategy", "objective", "metric", "distance", "aligner", "rule"]
+Kind = Literal[
+    "backbone",
+    "method",
+    "score",
+    "head",
+    "strategy",
+    "objective",
+    "adaptation",
+    "metric",
+    "distance",
+    "aligner",
+    "rule",
+]
 
 
 @dataclass(frozen=True)

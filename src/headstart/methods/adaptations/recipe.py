@@ -18,7 +18,7 @@ from headstart.core.errors import ConfigError
 from headstart.objectives import Objective
 from headstart.training import Phase
 
-__all__ = ["AdaptationRecipe", "LossOf", "joint"]
+__all__ = ["AdaptationRecipe", "LossOf", "joint", "source_only"]
 
 LossOf = Callable[[str], Objective]
 
@@ -94,3 +94,15 @@ def joint(loss: LossOf, terms: Sequence[Objective]) -> AdaptationRecipe:
     others = sorted(name for name in named if isinstance(name, str) and name not in {"main", "source"})
     losses = [loss(head) for head in ("main", *others)]
     return AdaptationRecipe((Phase((*losses, *terms)),), ("main", *others))
+
+
+def source_only(loss: LossOf) -> AdaptationRecipe:
+    """Return the recipe that adapts nothing: what every other has to beat.
+
+    Examples
+    --------
+    >>> from headstart.objectives import CrossEntropy
+    >>> len(source_only(lambda head: CrossEntropy(head=head)).objectives)
+    1
+    """
+    return joint(loss, [])
