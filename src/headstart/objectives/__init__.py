@@ -54,6 +54,10 @@ from headstart.objectives.objective import (
     Setup,
     joint_loss,
 )
+from headstart.objectives.schedules import (
+    linear,
+    ramp,
+)
 from headstart.objectives.spectral_shrinkage import (
     BSS,
     batch_spectral_shrinkage,
@@ -115,8 +119,10 @@ __all__ = [
     "joint_loss",
     "kl_divergence",
     "l2_sp_penalty",
+    "linear",
     "lwf_loss",
     "probe_channels",
+    "ramp",
     "reverse_relationship",
     "squared_error",
     "supervised_objective",
