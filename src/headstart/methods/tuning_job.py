@@ -24,6 +24,7 @@ from headstart.data import Dataset
 from headstart.features import FeatureStore
 from headstart.heads import Head, LinearHead, NetworkHead
 from headstart.methods.fine_tuned import FineTuned, beside_the_start, cross_calibrated, judged_loss
+from headstart.methods.network_outputs import network_outputs
 from headstart.methods.recipe import default_mix
 from headstart.methods.regularisers import source_head_of
 from headstart.methods.tuning_rows import TuningRows
@@ -45,7 +46,6 @@ __all__ = ["TuningJob", "TuningSettings"]
 
 Array = NDArray[Any]
 
-_ROWS_AT_ONCE = 64
 _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -165,8 +165,8 @@ class TuningJob:
             self.strategy.finish(network)
             without_stochastic_normalisation(network)
             mix = self._go_back(tuned, head, start, network, judging)
-            features_nd, _ = _outputs(network, learning)
-            validation = None if judging is None else _outputs(network, judging)
+            features_nd, _ = network_outputs(network, learning)
+            validation = None if judging is None else network_outputs(network, judging)
         head.module.eval()
         tuned.refresh()
         tuned.source_head = None  # its answers are for features that are gone
@@ -315,7 +315,7 @@ class TuningJob:
         for share in _SHARES:
             path.go(share)
             assert self.rows.judging is not None and self.rows.judging.targets is not None
-            answers = self._unit_of_targets(_outputs(network, judging)[1])
+            answers = self._unit_of_targets(network_outputs(network, judging)[1])
             losses[share] = judged_loss(self.task, answers, self.rows.judging.targets, self.settings.seed)
         best = min(losses, key=lambda share: (losses[share], -share))
         path.go(best)
@@ -425,20 +425,6 @@ class TuningJob:
                 "regularisers": [type(item).__name__ for item in self.settings.objectives],
             }
         return model
-
-
-def _outputs(network: Network, rows: TrainingRows) -> tuple[Array, Array]:
-    """Return features (n, d) and logits (n, k) of rows as they are, in evaluation mode."""
-    network.eval()
-    device = next((item.device for item in network.parameters()), torch.device("cpu"))
-    features, logits = [], []
-    with torch.no_grad():
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            inputs = rows.inputs.batch(rows.indices[start : start + _ROWS_AT_ONCE], None)
-            output = network(*(tensor.to(device) for tensor in inputs))
-            features.append(output.features.float().cpu().numpy())
-            logits.append(output.logits.float().cpu().numpy())
-    return np.concatenate(features), np.concatenate(logits)
 
 
 def _say(progress: Progress | None, text: str) -> None:

@@ -16,25 +16,27 @@ from headstart.core.tasks import Task
 from headstart.data import Dataset, decode_image, split_dataset
 from headstart.features import Features, FeatureStore, extract_features
 
-__all__ = ["TuningRows", "check_rows"]
+__all__ = ["TuningRows", "check_rows", "readable_rows"]
 
 _FEWEST_TO_SPLIT = 10
 
 
-def check_rows(rows: Dataset, backbone: Backbone, validation_rows: Dataset | None) -> None:
+def check_rows(
+    rows: Dataset, backbone: Backbone, validation_rows: Dataset | None = None, *, who: str = "FineTuning"
+) -> None:
     """Refuse rows without labels, of another modality or task, or too few."""
     for part in (rows, validation_rows):
         if part is not None and (part.task is None or part.targets is None):
-            raise DataError("FineTuning: needs labelled rows; these have no labels.")
+            raise DataError(f"{who}: needs labelled rows; these have no labels.")
         if part is not None and part.modality != backbone.modality:
             raise DataError(
-                f"FineTuning: {backbone.name} reads {backbone.modality} rows but the data set holds {part.modality} rows; "
+                f"{who}: {backbone.name} reads {backbone.modality} rows but the data set holds {part.modality} rows; "
                 f"choose a base model for {part.modality}."
             )
     if validation_rows is not None and validation_rows.task != rows.task:
-        raise DataError("FineTuning: training and validation rows have different tasks; open them as one data set.")
+        raise DataError(f"{who}: training and validation rows have different tasks; open them as one data set.")
     if len(rows) < 2:
-        raise DataError(f"FineTuning: needs at least two labelled rows; got {len(rows)}.")
+        raise DataError(f"{who}: needs at least two labelled rows; got {len(rows)}.")
 
 
 class TuningRows:
@@ -46,6 +48,8 @@ class TuningRows:
         Labelled training rows.
     validation_rows : Dataset, optional
         Labelled rows to validate on.
+    who : str
+        The method, for messages.
 
     Attributes
     ----------
@@ -61,8 +65,8 @@ class TuningRows:
         What was left out or is missing.
     """
 
-    def __init__(self, rows: Dataset, validation_rows: Dataset | None) -> None:
-        self.learning, self.judging = rows, validation_rows
+    def __init__(self, rows: Dataset, validation_rows: Dataset | None, who: str = "FineTuning") -> None:
+        self.learning, self.judging, self.who = rows, validation_rows, who
         self.kept = None if validation_rows is None else np.arange(len(validation_rows))
         self.divided = False
         self.learning_features: Features | None = None
@@ -86,10 +90,10 @@ class TuningRows:
     ) -> None:
         """Leave out what cannot be read; get frozen features if asked for."""
         count = len(self.learning)
-        self.learning, self.learning_features, kept = _readable(self.learning, backbone, features, store, progress)
+        self.learning, self.learning_features, kept = readable_rows(self.learning, backbone, features, store, progress)
         self._say_lost(count, len(kept))
         if self.judging is not None and self.kept is not None:
-            self.judging, self.judging_features, kept = _readable(self.judging, backbone, features, store, progress)
+            self.judging, self.judging_features, kept = readable_rows(self.judging, backbone, features, store, progress)
             self._say_lost(len(self.kept), len(kept))
             self.kept = self.kept[kept]
         assert self.learning.task is not None and self.learning.targets is not None
@@ -99,15 +103,27 @@ class TuningRows:
 
     def _say_lost(self, count: int, left: int) -> None:
         if left < 2:
-            raise DataError(f"FineTuning: only {left} of {count} rows can be read; at least two are needed.")
+            raise DataError(f"{self.who}: only {left} of {count} rows can be read; at least two are needed.")
         if left < count:
             self.notes.append(f"{count - left} rows cannot be read and are left out")
 
 
-def _readable(
+def readable_rows(
     rows: Dataset, backbone: Backbone, features: bool, store: FeatureStore | bool | None, progress: Progress | None
 ) -> tuple[Dataset, Features | None, NDArray[np.int64]]:
-    """Return the rows that can be read, their frozen features if asked for, and which they are."""
+    """Return the rows that can be read, their frozen features if asked for, and which they are.
+
+    Parameters
+    ----------
+    rows : Dataset
+        Labels are not looked at.
+    backbone : Backbone
+        Whose preprocessing reads them.
+    features : bool
+        Whether frozen features are wanted; rows that are features have them in any case.
+    store, progress
+        As for `extract_features`.
+    """
     found = None
     if features or backbone.modality == "vector":
         found = extract_features(rows, backbone, store=store, progress=progress)

@@ -18,7 +18,7 @@ from headstart.core.errors import ConfigError
 from headstart.objectives import Objective
 from headstart.training import Phase
 
-__all__ = ["AdaptationRecipe", "LossOf", "joint", "source_only"]
+__all__ = ["AdaptationRecipe", "LossOf", "RecipeOf", "joint", "source_only"]
 
 LossOf = Callable[[str], Objective]
 
@@ -36,6 +36,9 @@ class AdaptationRecipe:
     needs_source : bool
         Whether labelled source rows are looked at during adaptation. Without them the network learns from them first, and
         then from target rows alone.
+    starts_trained : bool
+        Whether the network learns from source rows alone first, as without adaptation, and adapts from there. It always does
+        where ``needs_source`` is false.
     settings : mapping
         Fields of `TrainingConfig` that belong to the method: ``{"ema": 0.99}``, ``{"balance": "domains"}``.
     own_rate : float
@@ -50,6 +53,7 @@ class AdaptationRecipe:
     phases: tuple[Phase, ...]
     heads: tuple[str, ...] = ("main",)
     needs_source: bool = True
+    starts_trained: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     own_rate: float = 1.0
 
@@ -70,6 +74,9 @@ class AdaptationRecipe:
     def objectives(self) -> tuple[Objective, ...]:
         """Every term of every phase, once."""
         return tuple(dict.fromkeys(term for phase in self.phases for term in phase.objectives))
+
+
+RecipeOf = Callable[[LossOf], AdaptationRecipe]
 
 
 def joint(loss: LossOf, terms: Sequence[Objective]) -> AdaptationRecipe:

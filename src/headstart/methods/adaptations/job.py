@@ -1,0 +1,369 @@
+"""One deep adaptation: the copy that trains, its head, rows of both domains at the freeze boundary, and the model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from headstart.backbones import Backbone
+from headstart.core.digests import digest_array, digest_many
+from headstart.core.preprocessing import View
+from headstart.core.progress import Progress
+from headstart.core.seeds import derive_seed
+from headstart.core.tasks import Task
+from headstart.data import Dataset
+from headstart.features import FeatureStore
+from headstart.heads import NetworkHead, fit_temperature, to_probabilities
+from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
+from headstart.methods.adaptations.heads import heads_of, split_head
+from headstart.methods.adaptations.recipe import AdaptationRecipe, RecipeOf
+from headstart.methods.feature_extraction import FeatureExtraction
+from headstart.methods.network_outputs import network_outputs
+from headstart.methods.tuning_rows import TuningRows
+from headstart.model import Model
+from headstart.model.novelty import NoveltyScorer
+from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
+from headstart.training.boundary import boundary_rows
+from headstart.training.joined import JoinedRows
+from headstart.training.rows import Rows
+from headstart.training.strategies import FRESH_HEAD, HeadOnly, Strategy, without_batch_norm
+
+__all__ = ["AdaptationJob", "AdaptationSettings", "Adapted"]
+
+Array = NDArray[Any]
+
+_HIDDEN = "hidden"
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """What a deep adaptation was asked for, with every choice made; see `headstart.methods.DeepAdaptation`."""
+
+    config: TrainingConfig
+    head: str
+    views: tuple[View, ...]
+    boundary: str
+    runtime: str
+    batch_norm: str
+    name: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came out; see `headstart.methods.DeeplyAdapted`."""
+
+    model: Model
+    histories: tuple[History, ...]
+    target_scores: NDArray[np.float64]
+    held_out_scores: NDArray[np.float64] | None
+    source_seen_nr: NDArray[np.float32]
+    target_seen_mr: NDArray[np.float32]
+    plan_reason: str
+
+
+class AdaptationJob:
+    """Carries one deep adaptation out.
+
+    Parameters
+    ----------
+    settings : AdaptationSettings
+        What was asked for.
+    rows : TuningRows
+        Labelled source rows, to learn from and set aside.
+    target : Dataset
+        Target rows that can be read; without labels.
+    few_labels : Dataset, optional
+        Labelled target rows, their classes numbered as the source's.
+    backbone : Backbone
+        Stays as it is.
+    strategy : Strategy
+        Which stages train.
+    recipe : callable
+        What is minimised.
+    """
+
+    def __init__(
+        self,
+        settings: AdaptationSettings,
+        rows: TuningRows,
+        target: Dataset,
+        few_labels: Dataset | None,
+        backbone: Backbone,
+        strategy: Strategy,
+        recipe: RecipeOf,
+    ) -> None:
+        self.settings, self.rows, self.target, self.few_labels = settings, rows, target, few_labels
+        self.backbone, self.strategy, self.recipe_of = backbone, strategy, recipe
+        task, targets = rows.learning.task, rows.learning.targets
+        assert task is not None and targets is not None
+        self.task: Task = task
+        self.targets: Array = targets
+        self.centre, self.scale = 0.0, 1.0
+        if task.kind == "regression":
+            self.centre, self.scale = float(targets.mean()), float(targets.std()) or 1.0
+        self.notes = list(rows.notes)
+
+    def run(self, checkpoint: Path | None, store: FeatureStore | bool | None, progress: Progress | None) -> Adapted:
+        """Train, and return the model with what it says of both domains."""
+        tuned, head = self.backbone.copy(), self._head()
+        hidden, last = split_head(head)
+        recipe = make_recipe(self.recipe_of, self.task, self.settings.config, self._labelled(None))
+        network, plan = self._network(tuned, hidden, last, recipe)
+        if progress is not None:
+            progress.say(f"plan: {plan.reason}")
+        with self._open(network, tuned, plan, store, progress) as (source, target, held_out):
+            config = self.settings.config
+            loss = loss_of(self.task, config, source)
+            job = Adapting(network, self.task, source, target, recipe, config, loss, plan, held_out)
+            histories = adapt_network(
+                job, checkpoint=checkpoint, identity=self._identity(plan, recipe), progress=progress
+            )
+            self.strategy.finish(network)
+            source_seen = network_outputs(network, source)
+            target_seen = network_outputs(network, target)
+            judged = None if held_out is None else network_outputs(network, held_out)
+            body = self._body_outputs(network, target)
+        head.module.eval()
+        tuned.refresh()
+        tuned.source_head = None  # its answers are for features that are gone
+        if plan.num_frozen >= len(network.segments) - (1 if hidden is not None else 0):
+            tuned = self.backbone
+        else:
+            tuned.origin = f"adapted from {self.backbone.name} ({self.backbone.origin})"
+        for history in histories:
+            self.notes += history.notes
+        held_out_scores = self._calibrate(head, judged)
+        return Adapted(
+            self._model(tuned, head, body, plan.reason),
+            histories,
+            self._scores(target_seen[1], head.temperature),
+            held_out_scores,
+            source_seen[0],
+            target_seen[0],
+            plan.reason,
+        )
+
+    def _head(self) -> NetworkHead:
+        """Return the head where training begins."""
+        settings = self.settings
+        words = "linear" if settings.head == "solved" else settings.head
+        head = NetworkHead(words, self.backbone.width, self.task, seed=derive_seed(settings.seed, "head") % 2**31)
+        head.centre, head.scale = self.centre, self.scale
+        if settings.head == "solved":
+            assert self.rows.learning_features is not None
+            values = self.rows.learning_features.values_nd
+            method = FeatureExtraction(seed=settings.seed)
+            solved = method.solve(values, self.targets, self.task, groups=self.rows.learning.groups)
+            start = solved.without_noise(values).to_linear()
+            with torch.no_grad():
+                layer: Any = next(part for part in head.module.modules() if isinstance(part, nn.Linear))
+                layer.weight.copy_(start.weight / self.scale)
+                layer.bias.copy_((start.bias - self.centre) / self.scale)
+        return head
+
+    def _network(
+        self, tuned: Backbone, hidden: nn.Module | None, last: nn.Module, recipe: AdaptationRecipe
+    ) -> tuple[Network, Plan]:
+        """Return the network and what of it trains: the strategy's stages, hidden layers and all heads."""
+        heads = heads_of(recipe, last, self.settings.seed)
+        network = Network.of(tuned, heads)
+        self.strategy.prepare(network, derive_seed(self.settings.seed, "strategy") % 2**31)
+        solved = self.settings.head == "solved"
+        plan = self.strategy.plan(network, len(self.rows.learning), solved=solved)
+        if self.settings.batch_norm == "frozen":
+            plan = without_batch_norm(plan, network)
+        if hidden is None:
+            return network, plan
+        whole = Network({**dict(zip(network.names, network.segments, strict=True)), _HIDDEN: hidden}, heads)
+        start = f"segments.{len(network.segments)}."
+        names = tuple(name for name, _ in whole.named_parameters() if name.startswith(start))
+        fresh = 1.0 if isinstance(self.strategy, HeadOnly) else FRESH_HEAD
+        groups = tuple(
+            replace(group, rate=fresh) if group.names[0].startswith("heads.") else group for group in plan.groups
+        )
+        reason = f"{plan.reason}; hidden layers train with the head"
+        return whole, Plan((*groups, ParameterGroup(names, fresh)), plan.num_frozen, reason)
+
+    @contextlib.contextmanager
+    def _open(
+        self,
+        network: Network,
+        tuned: Backbone,
+        plan: Plan,
+        store: FeatureStore | bool | None,
+        progress: Progress | None,
+    ) -> Iterator[tuple[TrainingRows, TrainingRows, TrainingRows | None]]:
+        """Give rows of source, target and source set aside, from the freeze boundary where that pays."""
+        opened: list[Rows] = []
+
+        def inputs(rows: Dataset, views: tuple[View, ...]) -> Rows:
+            found = self._inputs(network, tuned, plan, rows, views, store, progress)
+            opened.append(found)
+            return found
+
+        views, plain = self.settings.views, (View(),)
+        try:
+            source = inputs(self.rows.learning, views)
+            few = None if self.few_labels is None else inputs(self.few_labels, views)
+            target = inputs(self.target, views)
+            judging = None if self.rows.judging is None else inputs(self.rows.judging, plain)
+            network.to("cuda" if torch.cuda.is_available() else "cpu")
+            held_out = None
+            if judging is not None and self.rows.judging is not None:
+                held_out = TrainingRows(judging, self._unit(self.rows.judging))
+            labelled = self._labelled(source if few is None else JoinedRows([source, few]))
+            yield labelled, TrainingRows(target, None), held_out
+        finally:
+            network.cpu()
+            for rows in opened:
+                rows.close()
+
+    def _labelled(self, inputs: Rows | None) -> TrainingRows:
+        """Return the labelled rows with their targets and domains; the few of the target are the last domain."""
+        parts = [self.rows.learning, *([] if self.few_labels is None else [self.few_labels])]
+        targets = np.concatenate([self._unit(part) for part in parts])
+        domains = self._domains()
+        if inputs is None:  # before rows are opened: a recipe looks at targets alone
+            inputs = _Counted(len(targets))
+        return TrainingRows(inputs, targets, domains=domains)
+
+    def _domains(self) -> NDArray[np.int64]:
+        rows = self.rows.learning
+        numbers = np.zeros(len(rows), np.int64)
+        if rows.domains is not None:
+            numbers = np.unique(rows.domains, return_inverse=True)[1].astype(np.int64)
+        if self.few_labels is None:
+            return numbers
+        return np.concatenate([numbers, np.full(len(self.few_labels), numbers.max(initial=0) + 1)])
+
+    def _inputs(
+        self,
+        network: Network,
+        tuned: Backbone,
+        plan: Plan,
+        rows: Dataset,
+        views: tuple[View, ...],
+        store: FeatureStore | bool | None,
+        progress: Progress | None,
+    ) -> Rows:
+        """Return rows as activations of what is frozen, which is the base model's, or as they are where nothing is."""
+        if plan.num_frozen == 0:
+            return InputRows(rows, tuned, views=views)
+        network.start = plan.num_frozen
+        return boundary_rows(
+            rows,
+            self.backbone,
+            network.names[plan.num_frozen - 1],
+            views,
+            epochs=self.settings.config.max_epochs,
+            cached={"auto": None, "cached": True, "computed": False}[self.settings.boundary],
+            runtime=self.settings.runtime,
+            store=store,
+            progress=progress,
+        )
+
+    def _unit(self, rows: Dataset) -> Array:
+        """Return targets in the unit the network answers in: numbers standardised, others as they are."""
+        assert rows.targets is not None
+        return (rows.targets - self.centre) / self.scale if self.task.kind == "regression" else rows.targets
+
+    def _body_outputs(self, network: Network, rows: TrainingRows) -> Array:
+        """Return what the head of the model is given: features before hidden layers."""
+        if network.names[-1] != _HIDDEN:
+            return network_outputs(network, rows)[0]
+        names = network.names[network.start : -1]
+        if not names:
+            found = [
+                rows.inputs.batch(rows.indices[first : first + 256], None)[0] for first in range(0, len(rows), 256)
+            ]
+            return torch.cat(found).float().numpy()
+        return network_outputs(network, rows, activation=names[-1])[0]
+
+    def _calibrate(self, head: NetworkHead, judged: tuple[Array, Array] | None) -> NDArray[np.float64] | None:
+        """Set the head's temperature by source rows set aside; return their scores."""
+        if judged is None:
+            if self.task.kind != "regression":
+                self.notes.append("no source rows set aside: probabilities are as trained, not calibrated")
+            return None
+        assert self.rows.judging is not None and self.rows.judging.targets is not None
+        if self.task.kind != "regression":
+            targets = self.rows.judging.targets
+            head.temperature = fit_temperature(self.task, judged[1], targets, np.ones(len(targets)))
+        return self._scores(judged[1], head.temperature)
+
+    def _scores(self, logits_nk: Array, temperature: float) -> NDArray[np.float64]:
+        if self.task.kind == "regression":
+            return np.asarray(logits_nk[:, 0] * self.scale + self.centre, np.float64)
+        return np.asarray(to_probabilities(self.task, logits_nk, temperature), np.float64)
+
+    def _identity(self, plan: Plan, recipe: AdaptationRecipe) -> dict[str, Any]:
+        """Return what a checkpoint belongs to."""
+        settings = self.settings
+        phases = [
+            {
+                "name": phase.name,
+                "trains": list(phase.trains),
+                "streams": list(phase.streams),
+                "repeats": phase.repeats,
+                "objectives": [{type(item).__name__: item.config()} for item in phase.objectives],
+            }
+            for phase in recipe.phases
+        ]
+        few = self.few_labels
+        return {
+            "rows": digest_many(self.rows.learning.digests()),
+            "targets": digest_array(self.targets),
+            "held_out_rows": "" if self.rows.judging is None else digest_many(self.rows.judging.digests()),
+            "target_rows": digest_many(self.target.digests()),
+            "few_labels": "" if few is None else digest_many([*few.digests(), digest_array(self._unit(few))]),
+            "config": settings.config.to_dict(),
+            "backbone": self.backbone.weights_digest,
+            "strategy": self.strategy.config(),
+            "plan": plan.to_dict(),
+            "head": settings.head,
+            "phases": phases,
+            "batch_norm": settings.batch_norm,
+        }
+
+    def _model(self, backbone: Backbone, head: NetworkHead, features_md: Array, reason: str) -> Model:
+        novelty = NoveltyScorer("cosine").fit(features_md)
+        model = Model(backbone, head, self.task, novelty, runtime="torch-fp32")
+        head.report["why"] = reason
+        model.provenance["adaptation"] = {
+            "method": self.settings.name,
+            "strategy": self.strategy.config(),
+            "plan": reason,
+            "base_weights_digest": self.backbone.weights_digest,
+            "head": head.layers,
+            "source_rows": len(self.rows.learning),
+            "target_rows": len(self.target),
+            "labelled_target_rows": 0 if self.few_labels is None else len(self.few_labels),
+        }
+        return model
+
+
+class _Counted:
+    """Rows of which only the number is known."""
+
+    num_views = 1
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.uint64] | None = None) -> tuple[torch.Tensor, ...]:
+        raise LookupError("these rows are counted, not read")
+
+    def close(self) -> None:
+        """Nothing to let go."""

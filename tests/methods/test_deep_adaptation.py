@@ -1,0 +1,304 @@
+"""Deep adaptation on small networks: target labels cannot reach it, the model answers as its network, kills change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from headstart.backbones import Backbone, open_backbone, vector_backbone
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.tasks import Task
+from headstart.data import Dataset, open_dataset
+from headstart.evaluation.selection import CandidateEvidence, CircularValidation
+from headstart.methods import AdaptedNetwork, DeepAdaptation
+from headstart.methods.adaptations import AdaptationRecipe, LossOf, joint, source_only
+from headstart.methods.adaptations.heads import heads_of, split_head
+from headstart.model import load_model
+from headstart.objectives import Batch, ClassifierDiscrepancy, Objective
+from headstart.training import Phase, TrainingConfig
+
+SHORT = TrainingConfig(learning_rate=1e-3, max_epochs=2, batch_size=8, precision="fp32", restore_best=False)
+
+
+class MeanGap(Objective):
+    """Squared distance between the domains' mean features."""
+
+    needs = frozenset({"features"})
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
+        assert target is not None and target.labels is None
+        gap = self.take(source, "features").mean(0) - self.take(target, "features").mean(0)
+        return self.weight * gap.square().sum()
+
+
+class Certainty(Objective):
+    """Entropy of the answers for target rows."""
+
+    needs = frozenset({"logits"})
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
+        assert target is not None and target.labels is None
+        logs = self.take(target, "logits").log_softmax(1)
+        return -self.weight * (logs.exp() * logs).sum(1).mean()
+
+
+def mean_gap(loss: LossOf) -> AdaptationRecipe:
+    return joint(loss, [MeanGap(10.0)])
+
+
+def source_free(loss: LossOf) -> AdaptationRecipe:
+    return AdaptationRecipe(
+        (Phase((Certainty(),), trains=("segments",), streams=("target",), name="sure"),), needs_source=False
+    )
+
+
+def two_heads(loss: LossOf) -> AdaptationRecipe:
+    return joint(loss, [ClassifierDiscrepancy(weight=0.1)])
+
+
+def pictures(num_rows: int, tint: float, seed: int, labelled: bool = True) -> Dataset:
+    """Return pictures of two kinds, striped across or down; a domain has its own tint."""
+    random = np.random.default_rng(seed)
+    rows, labels = [], []
+    for i in range(num_rows):
+        stripes = 60 * np.sin(np.arange(40) / random.uniform(2, 4))
+        picture = random.normal(120, 30, (40, 40, 3)) + (stripes[:, None, None] if i % 2 else stripes[None, :, None])
+        picture[:, :, 2] += tint
+        rows.append(picture.clip(0, 255).astype(np.uint8))
+        labels.append("across" if i % 2 else "down")
+    return open_dataset(np.stack(rows), labels=labels) if labelled else open_dataset(np.stack(rows), unlabelled=True)
+
+
+@pytest.fixture(scope="module")
+def network() -> Backbone:
+    """Return a small residual network at random weights."""
+    torch.manual_seed(0)
+    return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+
+
+def shifted(num_rows: int, seed: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return points of two classes on either side of a line, and of a domain that lies off by a shift."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(num_rows) % 2
+    rows = np.stack([2.0 * labels - 1.0, np.zeros(num_rows)], 1) + random.normal(0, 0.35, (num_rows, 2))
+    return (rows + shift).astype(np.float32), labels
+
+
+def test_a_network_on_arrays_follows_a_shift_that_its_source_does_not_know() -> None:
+    source, labels = shifted(200, 0, 0.0)
+    target, truth = shifted(200, 1, 1.5)
+    alone = AdaptedNetwork(source_only, "dense32-tanh", num_steps=300).fit(source, labels, target)
+    adapted = AdaptedNetwork(mean_gap, "dense32-tanh", num_steps=300).fit(source, labels, target)
+    assert (alone.predict(target) == truth).mean() < 0.6  # measured: 0.51
+    assert (adapted.predict(target) == truth).mean() > 0.8  # measured: 0.88
+    gaps = [np.abs(m.hidden(source).mean(0) - m.hidden(target).mean(0)).mean() for m in (alone, adapted)]
+    assert gaps[1] < 0.3 * gaps[0]
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another() -> None:
+    source, labels = shifted(40, 0, 0.0)
+    target, _ = shifted(30, 1, 1.0)
+
+    def answers(seed: int) -> np.ndarray:
+        model = AdaptedNetwork(mean_gap, "dense8-relu", num_steps=20, seed=seed).fit(source, labels, target)
+        return np.asarray(model.predict_proba(target))
+
+    assert np.array_equal(answers(0), answers(0))
+    assert not np.array_equal(answers(0), answers(1))
+
+
+@pytest.mark.parametrize("scaling", ["whole", "columns"])
+def test_its_head_takes_rows_as_they_came(scaling: str) -> None:
+    source, labels = shifted(60, 0, 0.0)
+    source = source * np.array([100.0, 0.01]) + np.array([5.0, -3.0])
+    model = AdaptedNetwork(layers="dense8-relu-dense4-tanh", scaling=scaling, num_steps=30).fit(source, labels, source)
+    head = model.to_head(Task("classification", ("down", "up")))
+    np.testing.assert_allclose(head.predict_proba(source), model.predict_proba(source), atol=1e-5)
+
+
+def test_domains_of_several_sources_reach_objectives() -> None:
+    seen: list[int] = []
+
+    class Domains(Objective):
+        needs = frozenset({"domains"})
+        weight = 1.0
+
+        def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
+            assert source.domains is not None
+            seen.extend(source.domains.tolist())
+            return torch.zeros(())
+
+    source, labels = shifted(40, 0, 0.0)
+    target, _ = shifted(20, 1, 1.0)
+    rows = np.concatenate([source, target])
+    numbers = np.concatenate([np.repeat([3, 7], 20), np.full(20, -1)])
+    every = np.concatenate([labels, np.zeros(20, int)])
+    AdaptedNetwork(lambda loss: joint(loss, [Domains()]), "dense4-relu", num_steps=4).fit(
+        rows, every, sample_domain=numbers
+    )
+    assert set(seen) == {0, 1}
+
+
+def test_circular_validation_can_judge_a_network() -> None:
+    source, labels = shifted(80, 0, 0.0)
+    target, _ = shifted(80, 1, 0.3)
+    model = AdaptedNetwork(mean_gap, "dense16-relu", num_steps=60).fit(source, labels, target)
+    evidence = CandidateEvidence(
+        target_probabilities_mk=model.predict_proba(target),
+        source_rows_vd=source[60:],
+        source_labels_v=labels[60:],
+        source_training_nd=source[:60],
+        target_rows_md=target,
+        refit=lambda rows, codes, others: AdaptedNetwork(mean_gap, "dense16-relu", num_steps=60).fit(
+            rows, codes, others
+        ),
+    )
+    assert CircularValidation().score(evidence) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layers": "relu"}, "begins with a dense layer"),
+        ({"layers": "linear"}, "begins with a dense layer"),
+        ({"scaling": "rows"}, "'whole' or 'columns'"),
+        ({"num_steps": 0}, "at least 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, object], words: str) -> None:
+    source, labels = shifted(20, 0, 0.0)
+    with pytest.raises(ConfigError, match=words):
+        AdaptedNetwork(**options).fit(source, labels, source)
+
+
+def test_other_heads_start_apart_from_the_first() -> None:
+    from headstart.heads import NetworkHead
+
+    head = NetworkHead("dense4-relu", 3, Task("classification", ("a", "b")))
+    _, last = split_head(head)
+    heads = heads_of(AdaptationRecipe((Phase((MeanGap(),)),), ("main", "second")), last, seed=0)
+    assert heads["main"] is last
+    assert not torch.equal(heads["second"].weight, last.weight)  # type: ignore[arg-type, attr-defined]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("strategy", ["head-only", "last-stages:1", "full"])
+def test_the_model_answers_as_the_network_did(strategy: str, network: Backbone, tmp_path: Path) -> None:
+    source, target = pictures(36, 0, 0), pictures(30, 60, 1, labelled=False)
+    before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}
+    method = DeepAdaptation(mean_gap, "mean-gap", strategy=strategy, config=SHORT, runtime="torch-fp32")
+    found = method.fit(source, target, network, store=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.module.state_dict().items())
+    found.model.save(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    np.testing.assert_allclose(
+        loaded.predict(target, store=False, runtime="torch-fp32").scores, found.target_scores, atol=2e-5
+    )
+    assert found.held_out is not None and found.held_out_scores is not None
+    assert len(found.held_out) == len(found.held_out_scores)
+    held_out = found.model.predict(source.subset(found.held_out).unlabelled(), store=False, runtime="torch-fp32")
+    np.testing.assert_allclose(held_out.scores, found.held_out_scores, atol=2e-5)
+    assert loaded.provenance["adaptation"]["method"] == "mean-gap"
+    changed = loaded.backbone.weights_digest != network.weights_digest
+    assert changed == (strategy != "head-only")
+
+
+@pytest.mark.golden
+def test_target_labels_change_nothing(network: Backbone) -> None:
+    source = pictures(24, 0, 0)
+    scores = []
+    for labelled in (True, False):
+        target = pictures(20, 60, 1, labelled)
+        found = DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, store=False)
+        scores.append(found.target_scores)
+    assert np.array_equal(*scores)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("recipe", [source_free, two_heads])
+def test_recipes_without_source_rows_and_with_two_heads(recipe: object, network: Backbone) -> None:
+    source, target = pictures(24, 0, 0), pictures(20, 60, 1)
+    found = DeepAdaptation(recipe, config=SHORT).fit(source, target, network, store=False)  # type: ignore[arg-type]
+    assert len(found.histories) == (2 if recipe is source_free else 1)
+    assert found.target_scores.shape == (20, 2) and np.isfinite(found.target_scores).all()
+    if recipe is source_free:  # the head is that of the source: only what comes before it went on
+        assert list(found.histories[1].losses) == ["sure.Certainty"]
+
+
+@pytest.mark.golden
+def test_a_few_labelled_target_rows_join_the_source(network: Backbone) -> None:
+    source, target = pictures(24, 0, 0), pictures(20, 60, 1)
+    few = target.subset(np.arange(4))
+    found = DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, few_labels=few, store=False)
+    without = DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, store=False)
+    assert not np.array_equal(found.target_scores, without.target_scores)
+    assert found.model.provenance["adaptation"]["labelled_target_rows"] == 4
+    strange = open_dataset(np.zeros((2, 40, 40, 3), np.uint8), labels=["down", "askew"])
+    with pytest.raises(DataError, match="'askew', a class the source does not have"):
+        DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, few_labels=strange, store=False)
+
+
+@pytest.mark.golden
+def test_numbers_are_adapted_in_their_own_unit(network: Backbone) -> None:
+    source = pictures(24, 0, 0)
+    assert source.targets is not None
+    numbers = source.relabelled(Task("regression"), 1000.0 + 10.0 * source.targets)
+    found = DeepAdaptation(mean_gap, config=SHORT).fit(numbers, pictures(20, 60, 1), network, store=False)
+    assert found.target_scores.shape == (20,)
+    assert 950 < found.target_scores.mean() < 1060
+
+
+@pytest.mark.golden
+def test_a_killed_adaptation_ends_as_an_uninterrupted_one(network: Backbone, tmp_path: Path) -> None:
+    from headstart.training.checkpoint import Checkpoint
+
+    source, target = pictures(24, 0, 0), pictures(20, 60, 1)
+    method = DeepAdaptation(source_free, config=SHORT, runtime="torch-fp32")
+    whole = method.fit(source, target, network, store=False)
+    save, saved = Checkpoint.after_step, []
+
+    def stop(self: Checkpoint, step: int, state: object) -> None:
+        self.every_steps = 1
+        save(self, step, state)  # type: ignore[arg-type]
+        saved.append(step)
+        if len(saved) in {2, 6}:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "after_step", stop)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                method.fit(source, target, network, store=False, checkpoint=tmp_path)
+        resumed = method.fit(source, target, network, store=False, checkpoint=tmp_path)
+    assert np.array_equal(resumed.target_scores, whole.target_scores)
+    for name, tensor in whole.model.backbone.module.state_dict().items():
+        assert torch.equal(tensor, resumed.model.backbone.module.state_dict()[name])
+
+
+@pytest.mark.golden
+def test_rows_that_will_not_do_are_refused(network: Backbone) -> None:
+    source, target = pictures(12, 0, 0), pictures(12, 60, 1, labelled=False)
+    with pytest.raises(DataError, match="needs labelled rows"):
+        DeepAdaptation().fit(target, target, network)
+    with pytest.raises(DataError, match="at least 2 target rows; got 1"):
+        DeepAdaptation(config=SHORT).fit(source, target.subset([0]), network, store=False)
+    with pytest.raises(DataError, match="the target holds text rows"):
+        DeepAdaptation().fit(source, open_dataset(["a", "b"], unlabelled=True), network)
+    table = open_dataset(np.zeros((4, 3), np.float32), labels=["a", "b", "a", "b"])
+    with pytest.raises(ConfigError, match="AdaptedNetwork"):
+        DeepAdaptation().fit(table, table, vector_backbone(3))
+    with pytest.raises(ConfigError, match="held_out lies in"):
+        DeepAdaptation(held_out=1.0)
