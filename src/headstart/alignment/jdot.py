@@ -15,7 +15,7 @@ Shapes: n source rows, m target rows, d features, k classes, q rows to predict.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,8 @@ class JDOTClassifier(DomainClassifier):
     ['a', 'a', 'b', 'b']
     """
 
+    fit_only: ClassVar[frozenset[str]] = frozenset({"plan_"})
+
     def __init__(self, feature_weight: float = 1.0, regularisation: float = 1e-3, max_rounds: int = 20) -> None:
         self.feature_weight = feature_weight
         self.regularisation = regularisation
@@ -64,7 +66,7 @@ class JDOTClassifier(DomainClassifier):
         check_number(who, "feature_weight", self.feature_weight, high_included=False)
         check_number(who, "regularisation", self.regularisation, low_included=False, high_included=False)
         check_count(who, "max_rounds", self.max_rounds)
-        source, target, costs, masses = _prepare(who, self, domains)
+        self.scale_, source, target, costs, masses = _prepare(who, self.feature_weight, domains)
         members_nk = np.eye(len(self.classes_))[codes_n]
         learned = soft_logistic(source, members_nk / len(source), self.regularisation)
         self.objective_: list[float] = []
@@ -113,6 +115,8 @@ class JDOTRegressor(DomainRegressor):
     [1.0]
     """
 
+    fit_only: ClassVar[frozenset[str]] = frozenset({"plan_"})
+
     def __init__(
         self,
         feature_weight: float = 1.0,
@@ -134,7 +138,7 @@ class JDOTRegressor(DomainRegressor):
         check_number(who, "bandwidth", self.bandwidth, low_included=False, high_included=False)
         check_choice(who, "kernel", self.kernel, ("rbf", "linear"))
         check_count(who, "max_rounds", self.max_rounds)
-        source, target, costs, masses = _prepare(who, self, domains)
+        self.scale_, source, target, costs, masses = _prepare(who, self.feature_weight, domains)
         self.value_mean_, self.value_scale_ = float(values_n.mean()), float(values_n.std()) or 1.0
         values = (values_n - self.value_mean_) / self.value_scale_
         kernel = self._kernel(target, target)
@@ -226,11 +230,13 @@ def soft_logistic(rows_nd: Array, targets_nk: Array, regularisation: float, star
     return np.asarray(found.x.reshape(width + 1, num_classes))
 
 
-def _prepare(who: str, aligner: Any, domains: Domains) -> tuple[Array, Array, Array, tuple[Array, Array]]:
-    """Return scaled rows, weighted costs and both masses; the aligner keeps ``scale_``."""
-    aligner.scale_ = RowScale(np.concatenate([domains.source_nd, domains.target_md]), to_unit=False)
-    source, target = aligner.scale_(domains.source_nd), aligner.scale_(domains.target_md)
+def _prepare(
+    who: str, feature_weight: float, domains: Domains
+) -> tuple[RowScale, Array, Array, Array, tuple[Array, Array]]:
+    """Return the scale, both domains' rows on it, weighted costs and both masses."""
+    scale = RowScale(np.concatenate([domains.source_nd, domains.target_md]), to_unit=False)
+    source, target = scale(domains.source_nd), scale(domains.target_md)
     costs = squared_costs(source, target)
-    costs *= aligner.feature_weight / cost_scale(who, costs, "mean")
+    costs *= feature_weight / cost_scale(who, costs, "mean")
     masses = np.full(len(source), 1.0 / len(source)), np.full(len(target), 1.0 / len(target))
-    return source, target, costs, masses
+    return scale, source, target, costs, masses

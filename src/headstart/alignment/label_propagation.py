@@ -19,7 +19,7 @@ Shapes: n source rows, m target rows, d features, k classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,9 @@ class LabelPropagation(DomainClassifier):
     >>> LabelPropagation(num_neighbours=1).fit(source, ["left", "right"], target).predict(target).tolist()
     ['left', 'left', 'right', 'right']
     """
+
+    fit_only: ClassVar[frozenset[str]] = frozenset({"affinity_"})
+    new_rows: ClassVar[str] = "the mean of the answers of their nearest rows among those of the adaptation"
 
     def __init__(self, num_neighbours: int = 10, alpha: float = 0.99, form: str = "harmonic") -> None:
         self.num_neighbours = num_neighbours

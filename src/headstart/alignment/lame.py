@@ -17,7 +17,7 @@ Shapes: n source rows, m target rows, d features, k classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,10 @@ class LAME(DomainClassifier):
     >>> LAME(num_neighbours=2).fit(source, ["a", "a", "b", "b"], target).predict(target).tolist()
     ['b', 'b', 'b', 'b', 'b', 'b']
     """
+
+    new_rows: ClassVar[str] = (
+        "the source classifier's answer, moved one step towards the answers of their nearest target rows of the adaptation"
+    )
 
     def __init__(self, estimator: Any = None, num_neighbours: int = 5, weight: float = 1.0) -> None:
         self.estimator = estimator

@@ -17,7 +17,7 @@ Shapes: n source rows, l labelled target rows, d features, k classes, r = rank o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +162,8 @@ class SourcePriorLogistic(FewLabelsClassifier):
     >>> model.predict([[2.0], [6.0]]).tolist()
     ['a', 'b']
     """
+
+    fit_only: ClassVar[frozenset[str]] = frozenset({"alphas_", "losses_"})
 
     accepts_sparse = True
 

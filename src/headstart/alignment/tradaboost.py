@@ -17,7 +17,7 @@ Shapes: n source rows, l labelled target rows, d features, k classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +145,8 @@ class TrAdaBoostR2(FewLabelsRegressor):
     >>> model.predict([[0.0], [3.0]]).tolist(), model.num_target_labels_
     ([0.0, 4.0], 0)
     """
+
+    fit_only: ClassVar[frozenset[str]] = frozenset({"stage_errors_"})
 
     accepts_sparse = True
 

@@ -19,7 +19,7 @@ Shapes: n source rows, m target rows, d features.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,8 @@ class TransportAligner(FeatureAligner):
     After ``fit``: ``plan_`` of shape (n, m), the mass sent from each source to each target row; ``cost_scale_``, what
     costs were divided by; ``map_``, which moves rows.
     """
+
+    fit_only: ClassVar[frozenset[str]] = frozenset({"plan_", "map_"})
 
     def _align(self, domains: Domains) -> None:
         costs = squared_costs(domains.source_nd, domains.target_md)

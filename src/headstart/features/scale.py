@@ -58,6 +58,14 @@ class FeatureScale:
                 "FeatureScale: kind is 'standardised', with centre and scale, or 'unit-length', without; "
                 f"got {self.kind!r} {'with' if any(given) else 'without'} arrays."
             )
+        centre, scale = self.centre_d, self.scale_d
+        if centre is None or scale is None:
+            return
+        if centre.ndim != 1 or centre.shape != scale.shape or not (scale > 0).all():
+            raise ConfigError(
+                "FeatureScale: centre and scale hold one number a feature each, and scales are above 0; "
+                f"got shapes {centre.shape} and {scale.shape}."
+            )
 
     @classmethod
     def standardising(cls, source_nd: Array) -> FeatureScale:
@@ -84,3 +92,9 @@ class FeatureScale:
                 "extract both with the same backbone and layer."
             )
         return np.asarray((features_nd - self.centre_d) / self.scale_d, dtype=np.float32)
+
+    def state(self) -> dict[str, Array]:
+        """Return the arrays by name: ``centre`` and ``scale``, or none."""
+        if self.centre_d is None or self.scale_d is None:
+            return {}
+        return {"centre": self.centre_d, "scale": self.scale_d}

@@ -8,6 +8,7 @@ Shapes: n rows, d features, k classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.core.checks import check_matrix
-from headstart.core.errors import ConfigError, ModelError
+from headstart.core.errors import ConfigError, HeadstartError, ModelError
 from headstart.core.tasks import Task
 from headstart.features.scale import FeatureScale
 from headstart.heads import Head
+from headstart.model.estimator_file import read_estimator, write_estimator
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,11 @@ __all__ = ["AdaptedHead"]
 Array = npt.NDArray[Any]
 
 _LEAST = 1e-300
+_MOST_WIDTH = 10_000_000
+_KEYS = {"kind", "estimator", "scale", "task", "report"}
+_FAILURES = (
+    HeadstartError, TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, MemoryError, RuntimeError
+)  # fmt: skip
 
 
 class AdaptedHead(Head):
@@ -94,16 +101,68 @@ class AdaptedHead(Head):
         return np.asarray(ask(self.scale(features)), dtype=np.float64)
 
     def config(self) -> dict[str, Any]:
-        """Refuse: not written yet."""
-        raise ModelError(
-            "AdaptedHead: an adapted estimator cannot be written to a folder yet; predict with it in memory."
-        )
+        """Return a JSON value from which `from_state` rebuilds the head, given `state`.
+
+        Raises
+        ------
+        ModelError
+            If the estimator holds what has no form in a model folder.
+        """
+        return {
+            "kind": self.kind,
+            "estimator": write_estimator(self.estimator)[0],
+            "scale": self.scale.kind,
+            "task": self.task.to_dict(),
+            "report": self.report,
+        }
 
     def state(self) -> dict[str, Array]:
-        """Refuse: not written yet."""
-        raise ModelError(
-            "AdaptedHead: an adapted estimator cannot be written to a folder yet; predict with it in memory."
-        )
+        """Return the learned arrays by name."""
+        arrays = {f"estimator.{name}": array for name, array in write_estimator(self.estimator)[1].items()}
+        return {**arrays, **{f"scale.{name}": array for name, array in self.scale.state().items()}}
+
+    @classmethod
+    def from_state(cls, config: dict[str, Any], state: dict[str, Array]) -> AdaptedHead:
+        """Return the head that `config` and `state` describe, after it has answered for a few rows.
+
+        Raises
+        ------
+        ModelError
+            If anything is unknown, missing or left over, or the parts do not answer together.
+        """
+        parts: dict[str, dict[str, Array]] = {"estimator": {}, "scale": {}}
+        for name, array in state.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = array
+        if extra := sorted(set(parts) - {"estimator", "scale"} | set(config) - _KEYS):
+            raise ModelError(f"from_state: the adapted head has {extra[0]!r}, which none has; fetch the model again.")
+        try:
+            task, scale = Task.from_dict(config["task"]), FeatureScale(config["scale"], **_named(parts["scale"]))
+            head = cls(read_estimator(config["estimator"], parts["estimator"]), scale, task)
+            head.report = dict(config["report"])
+            head._try()
+        except ModelError:
+            raise
+        except _FAILURES as error:
+            raise ModelError(f"from_state: the adapted head is incomplete ({error}); fetch the model again.") from error
+        return head
+
+    def _try(self) -> None:
+        """Ask for two rows: parts of a damaged file that fit each other by name may still not answer."""
+        width = self.estimator.n_features_in_
+        if type(width) is not int or not 0 < width <= _MOST_WIDTH:
+            raise ModelError(f"from_state: {width!r} is no number of features; fetch the model again.")
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            answers = self.predict_scores(np.stack([np.zeros(width, np.float32), np.full(width, 0.5, np.float32)]))
+        is_table = self.task.kind == "classification"
+        wanted = (2, self.task.num_outputs) if is_table else (2,)
+        sums_up = not is_table or bool(np.allclose(answers.sum(axis=1), 1, atol=1e-6) and (answers >= -1e-9).all())
+        if answers.shape != wanted or not np.isfinite(answers).all() or not sums_up:
+            raise ModelError(
+                f"from_state: the adapted head answers {answers.shape} for two rows where {wanted} finite "
+                f"{'probabilities' if is_table else 'numbers'} are due; fetch the model again."
+            )
 
     def to_module(self) -> nn.Module:
         """Refuse: the estimator is no network."""
@@ -111,3 +170,10 @@ class AdaptedHead(Head):
             f"AdaptedHead: {type(self.estimator).__name__} is no torch network, so it can neither be fine-tuned nor exported; "
             "predict with the model as it is, or adapt with a method that trains a network."
         )
+
+
+def _named(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the arrays of a scale by the names its constructor has."""
+    if set(arrays) not in (set(), {"centre", "scale"}) or not all(np.isfinite(item).all() for item in arrays.values()):
+        raise ModelError("from_state: the scale of the adapted head is damaged; fetch the model again.")
+    return {f"{name}_d": array for name, array in arrays.items()}

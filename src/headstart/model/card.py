@@ -31,9 +31,15 @@ def model_card(model: Model) -> str:
         shown = ", ".join(_plain(name) for name in model.task.classes[:_MOST_CLASSES])
         more = len(model.task.classes) - _MOST_CLASSES
         lines += ["## Classes", "", shown + (f" and {more} more" if more > 0 else ""), ""]
+    lines += _adaptation_lines(provenance.get("adaptation", {}))
     metrics: dict[str, Any] = provenance.get("metrics", {})
     if metrics:
-        lines += ["## Measured on sealed test rows", "", "| metric | value | 95 % interval |", "|---|---|---|"]
+        lines += [
+            f"## Measured on {provenance.get('measured_on', 'sealed test rows')}",
+            "",
+            "| metric | value | 95 % interval |",
+            "|---|---|---|",
+        ]
         lines += [f"| {name} | {m['value']:.4g} | {m['low']:.4g} to {m['high']:.4g} |" for name, m in metrics.items()]
         lines.append("")
     lines += [
@@ -47,7 +53,7 @@ def model_card(model: Model) -> str:
         "",
         "## Limits",
         "",
-        "The figures hold for rows like the training rows. Rows marked `unusual` in the predictions are not like them:",
+        f"The figures hold for rows like the {provenance.get('like', 'training rows')}. Rows marked `unusual` in the predictions are not like them:",
         "do not rely on their answers. Labels, their mistakes and their biases came from the training data.",
         "",
     ]
@@ -58,6 +64,7 @@ def _origin_lines(model: Model) -> list[str]:
     """Return where the network's two parts come from, and what of them was trained."""
     backbone, rows = model.backbone, model.provenance.get("train_rows", "an unknown number of")
     tuned: dict[str, Any] = model.provenance.get("fine_tuning", {})
+    adaptation: dict[str, Any] = model.provenance.get("adaptation", {})
     how = f"fine-tuned with strategy `{tuned.get('strategy', {}).get('name', 'unknown')}`" if tuned else "frozen"
     lines = [f"- base model: `{backbone.name}`, {how} ({backbone.origin}; licence: {backbone.licence})"]
     if tuned:
@@ -66,10 +73,35 @@ def _origin_lines(model: Model) -> list[str]:
             f"- trained: {_plain(tuned.get('plan', 'unknown'))}",
             f"- head: {_plain(tuned.get('head', type(model.head).__name__))}, trained on {rows} labelled rows",
         ]
+    elif adaptation:
+        lines.append(f"- head: {_plain(adaptation['method'])}, learnt from {rows} labelled source rows")
     else:
         verb = "trained" if model.head.kind == "network" else "solved"
         lines.append(f"- head: {type(model.head).__name__}, {verb} on {rows} labelled rows")
     return lines
+
+
+def _adaptation_lines(adaptation: dict[str, Any]) -> list[str]:
+    """Return between which domains the model was adapted, what was chosen, and why."""
+    if not adaptation:
+        return []
+    score, margin = adaptation["score"], adaptation["margin"]
+    shown = "" if score is None else f", score {score:.4g}, margin {margin:.3g}"
+    new_rows = adaptation["new_rows"]
+    return [
+        "## Adaptation",
+        "",
+        *(
+            f"- {name}: {_plain(adaptation[name]['name'])}, {adaptation[name]['rows']:,} rows, "
+            f"digest {adaptation[name]['digest'][:16]}"
+            for name in ("source", "target")
+        ),
+        f"- method: {_plain(adaptation['method'])}, chosen without target labels by the rule {adaptation['rule']}{shown}",
+        f"- why: {_plain(adaptation['reason'])}",
+        "- it answers for rows of the target, not of the source",
+        *([f"- rows that were not in the target above get {_plain(new_rows)}"] if new_rows else []),
+        "",
+    ]
 
 
 def _plain(text: Any) -> str:

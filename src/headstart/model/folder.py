@@ -26,6 +26,7 @@ from headstart.core.files import write_text
 from headstart.core.preprocessing import TextTransform, View
 from headstart.core.tasks import Task
 from headstart.core.version import VERSION
+from headstart.heads import Head
 from headstart.model.card import model_card
 from headstart.model.model import Model
 
@@ -105,7 +106,6 @@ def load_model(folder: str | Path) -> Model:
     from safetensors.torch import load_file
 
     from headstart.backbones import build_backbone
-    from headstart.heads import load_head
 
     folder = Path(folder)
     if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
@@ -117,7 +117,7 @@ def load_model(folder: str | Path) -> Model:
         weights = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
         tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
         backbone = build_backbone(content["backbone"], weights, tokenizer)
-        head = load_head(content["head"], _part(tensors, "head."))
+        head = _load_head(content["head"], _part(tensors, "head."))
         novelty = _load_novelty(content.get("novelty"), _part(tensors, "novelty."))
         return Model(
             backbone=backbone,
@@ -212,6 +212,13 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 def _part(tensors: dict[str, Any], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): tensor.numpy() for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_head(config: dict[str, Any], state: dict[str, NDArray[Any]]) -> Head:
+    from headstart.heads import load_head
+    from headstart.model.adapted_head import AdaptedHead
+
+    return AdaptedHead.from_state(config, state) if config["kind"] == AdaptedHead.kind else load_head(config, state)
 
 
 def _load_novelty(config: dict[str, Any] | None, state: dict[str, NDArray[Any]]) -> Any:

@@ -49,6 +49,11 @@ class FittedCandidate(ABC):
         """Target rows as its classifier sees them, in the same space; None where there is no such thing."""
         return None
 
+    @property
+    def new_rows(self) -> str:
+        """How target rows it has not seen are answered, where that is not how those it has seen are."""
+        return ""
+
     @abstractmethod
     def to_model(self, two: TwoDomains, task: Task) -> Model:
         """Return a model that answers for new rows of the target; its provenance is for the caller to write.
@@ -91,6 +96,11 @@ class FittedEstimator(FittedCandidate):
     def target_seen_mr(self) -> Array:
         """Target rows after alignment, or the rows themselves."""
         return rows_as_seen(self.estimator, self._target_md, None)
+
+    @property
+    def new_rows(self) -> str:
+        """What the estimator says of them."""
+        return str(getattr(self.estimator, "new_rows", ""))
 
     def to_model(self, two: TwoDomains, task: Task) -> Model:
         """Return the base model that embedded both domains, with the estimator as its head.
