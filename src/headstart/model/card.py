@@ -15,6 +15,7 @@ _MOST_CLASSES = 200
 def model_card(model: Model) -> str:
     """Return the card of a model, from what its provenance holds."""
     provenance = model.provenance
+    like = provenance.get("like", "training rows")
     lines = [
         f"# {_plain(provenance.get('title', 'A headstart model'))}",
         "",
@@ -53,7 +54,7 @@ def model_card(model: Model) -> str:
         "",
         "## Limits",
         "",
-        f"The figures hold for rows like the {provenance.get('like', 'training rows')}. Rows marked `unusual` in the predictions are not like them:",
+        f"The figures hold for rows like the {like}. Rows marked `unusual` in the predictions are not like them:",
         "do not rely on their answers. Labels, their mistakes and their biases came from the training data.",
         "",
     ]

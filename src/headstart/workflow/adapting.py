@@ -9,6 +9,7 @@ Shapes: n source rows, m target rows, d features, k classes.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,14 +23,16 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.catalog import find, resolve
 from headstart.core.errors import ConfigError, DataError
-from headstart.core.files import atomic_path, write_json
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
 from headstart.data import Dataset
-from headstart.evaluation import Interval, PairedTest, bootstrap_interval, format_p_value, paired_test
+from headstart.evaluation import Interval, bootstrap_interval, paired_test
 from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.model import Model
+from headstart.report import Cost
+from headstart.report.adapted import AdaptedLine, Hindsight
+from headstart.workflow.adaptation_folder import check_folder, provenance, write_adaptation
 from headstart.workflow.adaptations import (
     NO_ADAPTATION,
     base_classifier,
@@ -37,93 +40,13 @@ from headstart.workflow.adaptations import (
     make_candidates,
     try_candidates,
 )
-from headstart.workflow.domains import TwoDomains, open_two_domains
+from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.rivals import Rival
 from headstart.workflow.versions import now, versions
 
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
 
 DEFAULT_RULE = "circular-validation"
-
-
-@dataclass(frozen=True)
-class AdaptedLine:
-    """One candidate in the table.
-
-    Parameters
-    ----------
-    name : str
-        As in the catalog, or "do not adapt".
-    score : float, optional
-        The rule's; None where there is none.
-    note : str
-        Why not, then.
-    changed : float, optional
-        Share of target rows that it answers otherwise than "do not adapt" does.
-    cpu_seconds : float
-        What fitting it and gathering the evidence took.
-    accuracy : Interval, optional
-        On the target's labels, where some came with it; looked at after the choice.
-    """
-
-    name: str
-    score: float | None
-    note: str
-    changed: float | None
-    cpu_seconds: float
-    accuracy: Interval | None = None
-
-
-@dataclass(frozen=True)
-class Hindsight:
-    """What the target's labels say once the choice is made.
-
-    Parameters
-    ----------
-    rows : int
-        Target rows with a label.
-    unknown : int
-        Of these, rows of classes the source does not have: no candidate can name them.
-    source_only, selected, oracle : Interval
-        Accuracy without adaptation, of what was chosen, and of the best candidate, which only these labels can name.
-    oracle_name : str
-        That candidate.
-    test : PairedTest, optional
-        Selected against source only; None where they are the same.
-    """
-
-    rows: int
-    unknown: int
-    source_only: Interval
-    selected: Interval
-    oracle: Interval
-    oracle_name: str
-    test: PairedTest | None
-
-    def __str__(self) -> str:
-        def shown(value: Interval) -> str:
-            return f"{100 * value.value:.1f} % (95 % CI {100 * value.low:.1f} to {100 * value.high:.1f})"
-
-        gain = 100 * (self.selected.value - self.source_only.value)
-        verdict = "Nothing was adapted"
-        if self.test is not None:
-            verdict = "Adapting helped" if gain > 0 else "Adapting hurt (negative transfer)"
-            verdict = verdict if self.test.p_value < 0.05 else "No difference beyond chance"
-        lines = [
-            f"{verdict}: selected {shown(self.selected)}, source only {shown(self.source_only)}"
-            + (
-                f"; {gain:+.1f} points, paired test {format_p_value(self.test.p_value)}"
-                if self.test is not None
-                else ""
-            )
-            + f", on {self.rows:,} labelled target rows that chose nothing.",
-            f"Oracle, unreachable without target labels: {self.oracle_name} {shown(self.oracle)}.",
-        ]
-        if self.unknown:
-            lines.append(
-                f"{self.unknown:,} of these rows belong to classes the source does not have; none can be named rightly."
-            )
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -148,8 +71,14 @@ class Adaptation:
         The rows.
     hindsight : Hindsight, optional
         Where the target had labels.
+    names : (str, str)
+        What source and target are called.
+    command : str
+        What repeats it.
+    cost : Cost, optional
+        What all of it took.
     folder : Path, optional
-        Where predictions.csv and adapt.json were written.
+        Where the model, predictions.csv, adapt.html and adapt.json were written.
     """
 
     selection: Selection
@@ -160,6 +89,9 @@ class Adaptation:
     rival: Rival = field(repr=False)
     domains: TwoDomains = field(repr=False)
     hindsight: Hindsight | None = None
+    names: tuple[str, str] = ("source", "target")
+    command: str = ""
+    cost: Cost | None = None
     folder: Path | None = None
 
     @property
@@ -167,11 +99,18 @@ class Adaptation:
         """Class name of each target row."""
         return tuple(self.classes[place] for place in self.probabilities_mk.argmax(axis=1))
 
+    @property
+    def task(self) -> Task:
+        """What is answered; classes in the order of the probabilities' columns."""
+        return Task("classification", self.classes)
+
     @cached_property
     def model(self) -> Model:
-        """The chosen candidate as a model that answers for new rows of the target."""
+        """The chosen candidate as a model that answers for new rows of the target, with all that its card says."""
         assert self.rival.fitted is not None
-        return self.rival.fitted.to_model(self.domains, Task("classification", self.classes))
+        model = self.rival.fitted.to_model(self.domains, self.task)
+        model.provenance = provenance(self)
+        return model
 
     def __str__(self) -> str:
         from headstart.workflow.tables import text_table
@@ -192,7 +131,7 @@ class Adaptation:
             f"{line.cpu_seconds:.1f}",
         ]
         if labelled:
-            value = line.accuracy
+            value = line.measured
             cells += (
                 ["", ""]
                 if value is None
@@ -202,33 +141,13 @@ class Adaptation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value: the choice, every candidate, and the labels' verdict where there were labels."""
-        seen = self.hindsight
         return {
             "selection": self.selection.to_dict(),
-            "candidates": [
-                {
-                    "name": line.name,
-                    "score": line.score,
-                    "note": line.note,
-                    "changed": line.changed,
-                    "cpu_seconds": line.cpu_seconds,
-                    "accuracy": None if line.accuracy is None else line.accuracy.to_dict(),
-                }
-                for line in self.lines
-            ],
+            "candidates": [line.to_dict() for line in self.lines],
             "classes": list(self.classes),
             "rows": {"source": len(self.domains.source), "target": len(self.domains.target)},
             "backbone": self.domains.backbone.name,
-            "hindsight": None
-            if seen is None
-            else {
-                "rows": seen.rows,
-                "unknown": seen.unknown,
-                "source_only": seen.source_only.to_dict(),
-                "selected": seen.selected.to_dict(),
-                "oracle_unreachable": {"name": seen.oracle_name, **seen.oracle.to_dict()},
-                "paired_test": None if seen.test is None else seen.test.to_dict(),
-            },
+            "hindsight": None if self.hindsight is None else self.hindsight.to_dict(),
             "created": now(),
             "versions": versions(),
         }
@@ -269,7 +188,7 @@ def adapt(
     seed : int
         Of folds and draws.
     out : path, optional
-        Folder for predictions.csv and adapt.json.
+        Folder for the model, predictions.csv, the page adapt.html and adapt.json.
     progress : Progress, optional
         Where the lines go.
     **columns : str, optional
@@ -285,6 +204,8 @@ def adapt(
         If rows, names or options will not do.
     """
     progress = progress or Progress()
+    wall_started, cpu_started = time.perf_counter(), time.process_time()
+    folder = None if out is None else check_folder(Path(out))
     judge = resolve(rule, "rule")() if isinstance(rule, str) else rule
     for name in methods:
         find(name, "aligner")
@@ -325,10 +246,17 @@ def adapt(
         chosen,
         two,
         hindsight,
-        None if out is None else Path(out),
+        (title_of(source, "source"), title_of(target, "target")),
+        _command(source, target, methods, rule, backbones, columns, seed, folder),
+        Cost(
+            time.process_time() - cpu_started,
+            time.perf_counter() - wall_started,
+            sum(item.from_cache for item in two.features),
+        ),
+        folder,
     )
-    if found.folder is not None:
-        _write(found, found.folder)
+    if folder is not None:
+        write_adaptation(found, folder)
     return found
 
 
@@ -390,13 +318,26 @@ def _open_truth(
     return hindsight, intervals
 
 
-def _write(found: Adaptation, folder: Path) -> None:
-    """Write predictions.csv and adapt.json."""
-    import pandas as pd
-
-    folder.mkdir(parents=True, exist_ok=True)
-    table: dict[str, Any] = {"row": list(found.ids), "class": list(found.predictions)}
-    table |= {f"p({name})": found.probabilities_mk[:, place] for place, name in enumerate(found.classes)}
-    with atomic_path(folder / "predictions.csv") as temporary:
-        pd.DataFrame(table).to_csv(temporary, index=False)
-    write_json(folder / "adapt.json", found.to_dict())
+def _command(
+    source: Any,
+    target: Any,
+    methods: Sequence[str],
+    rule: str | SelectionRule,
+    backbones: Sequence[str | Path | Backbone],
+    columns: dict[str, str | None],
+    seed: int,
+    folder: Path | None,
+) -> str:
+    """Return the command line that repeats this; rows in memory are named as what they are."""
+    options = {
+        "method": ",".join(methods),
+        "rule": "" if rule == DEFAULT_RULE else str(getattr(rule, "name", rule)),
+        "backbone": ",".join(str(getattr(item, "name", item)) for item in backbones),
+        **columns,
+        "seed": str(seed or ""),
+        "out": "" if folder is None else str(folder),
+    }
+    words = [place_of(source), place_of(target)]
+    for name, value in options.items():
+        words += [f"--{name}", value] if value else []
+    return f"headstart adapt {shlex.join(words)}"

@@ -27,7 +27,7 @@ from headstart.features import Features, FeatureStore, extract_features
 from headstart.features.scale import FeatureScale
 from headstart.workflow.candidates import open_candidates
 
-__all__ = ["TwoDomains", "open_two_domains"]
+__all__ = ["TwoDomains", "open_two_domains", "place_of", "title_of"]
 
 Matrix = NDArray[np.float32]
 
@@ -215,3 +215,19 @@ def _same_columns(who: str, source: Dataset, target: Dataset, notes: list[str]) 
             "(and name the label column with --label, so that it is no feature)."
         )
     return target
+
+
+def title_of(source: Any, otherwise: str) -> str:
+    """Return what rows are called: the name of their file or folder, ``otherwise`` for rows in memory.
+
+    Examples
+    --------
+    >>> title_of("photos/summer", "source"), title_of([[1.0]], "source")
+    ('summer', 'source')
+    """
+    return Path(source).name if isinstance(source, str | Path) else otherwise
+
+
+def place_of(source: Any) -> str:
+    """Return how a command line names rows."""
+    return str(source) if isinstance(source, str | Path) else "ROWS"

@@ -25,7 +25,7 @@ from headstart.distances import MEASURES, Measurement, measure_domains
 from headstart.distances.diagnosis import Diagnosis, inspect_gap
 from headstart.features import FeatureStore
 from headstart.report import Cost, GapData, write_gap_report
-from headstart.workflow.domains import TwoDomains, open_two_domains
+from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.examples import row_example
 from headstart.workflow.ranking import runtime_summary
 from headstart.workflow.versions import now, versions
@@ -171,8 +171,8 @@ def gap(
         stage.advance(len(two.source_nd) + len(two.target_md))
     source_n2, target_m2, explained = _map(two)
     data = GapData(
-        source=_title(source, "source"),
-        target=_title(target, "target"),
+        source=title_of(source, "source"),
+        target=title_of(target, "target"),
         source_rows=len(two.source),
         target_rows=len(two.target),
         modality=two.source.modality,
@@ -191,7 +191,7 @@ def gap(
         ),
         runtime=None if is_vector else runtime_summary(two.features[0]),
         versions=versions(),
-        command=f"headstart gap {_place(source)} {_place(target)}",
+        command=f"headstart gap {place_of(source)} {place_of(target)}",
         created=now(),
         notes=(*two.notes, *notes, *(str(item) for item in two.findings)),
     )
@@ -259,11 +259,3 @@ def _map(two: TwoDomains) -> tuple[NDArray[np.float64], NDArray[np.float64], flo
     if width < 2:
         places = [np.column_stack([part, np.zeros(len(part))]) for part in places]
     return places[0], places[1], float(axes.explained_variance_ratio_.sum())
-
-
-def _title(source: Any, otherwise: str) -> str:
-    return Path(source).name if isinstance(source, str | Path) else otherwise
-
-
-def _place(source: Any) -> str:
-    return str(source) if isinstance(source, str | Path) else "ROWS"
