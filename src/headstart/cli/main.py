@@ -6,6 +6,7 @@ User errors are one or two lines on standard error and exit status 2, never a tr
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -48,6 +49,16 @@ RuntimeOption = Annotated[str, typer.Option(help="auto measures; or torch-fp32, 
 Seed = Annotated[int, typer.Option(help="Of splits, folds and draws.")]
 
 
+@app.callback()
+def _before(context: typer.Context) -> None:
+    """Let `fit` alone be started in several processes."""
+    if _processes() > 1 and context.invoked_subcommand != "fit":
+        raise HeadstartError(
+            f"{context.invoked_subcommand}: torchrun started {_processes()} processes, which would all do the same; only fit "
+            "shares its work out. Run it without torchrun."
+        )
+
+
 @app.command()
 def fit(
     source: Annotated[
@@ -86,8 +97,7 @@ def fit(
     Example: headstart fit reviews.csv --text text --label stars --goal "macro_f1 >= 0.9" --budget 10m
     """
     from headstart.core.errors import ConfigError
-    from headstart.workflow import FitConfig, read_config
-    from headstart.workflow import fit as run_fit
+    from headstart.workflow import FitConfig, fit_together, read_config
 
     if config is not None:
         stated, settings = read_config(config)
@@ -116,7 +126,9 @@ def fit(
         )
     if not source:
         raise ConfigError("fit: say what to learn from, for example: headstart fit photos/")
-    print(run_fit(source, out=out, config=settings))
+    run = fit_together(source, out=out, config=settings)
+    if run is not None:  # under torchrun, in the first process
+        print(run)
 
 
 @app.command()
@@ -410,6 +422,16 @@ def _names(joined: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (joined or "").split(",") if name.strip())
 
 
+def _processes() -> int:
+    """Return how many processes torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def _is_first() -> bool:
+    """Return whether this process speaks for all that torchrun started."""
+    return _processes() == 1 or os.environ.get("RANK", "0") == "0"
+
+
 def _progress() -> Any:
     from headstart.core.progress import Progress
 
@@ -421,15 +443,17 @@ def main() -> None:
     try:
         app()
     except HeadstartError as error:
-        print(f"headstart: {error}", file=sys.stderr)
+        if _is_first():
+            print(f"headstart: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
     except KeyboardInterrupt:
-        print(
-            "headstart: interrupted; features, heads and the last checkpoint are kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+        if _is_first():
+            print(
+                "headstart: interrupted; features, heads and the last checkpoint are kept, the same command goes on from there",
+                file=sys.stderr,
+            )
         sys.exit(130)
 
 

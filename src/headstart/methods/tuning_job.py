@@ -34,6 +34,7 @@ from headstart.objectives import Objective, StochasticNormalisation, without_sto
 from headstart.training import History, InputRows, Phase, Run, TrainingConfig, TrainingRows, supervised_phase, train
 from headstart.training.boundary import boundary_rows
 from headstart.training.checkpoint import Checkpoint
+from headstart.training.distributed import World
 from headstart.training.network import Network
 from headstart.training.plan import Plan
 from headstart.training.probes import sweep_rates
@@ -214,6 +215,9 @@ class TuningJob:
                 layer: Any = next(part for part in head.module.modules() if isinstance(part, nn.Linear))
                 layer.weight.copy_(start.weight / self.scale)
                 layer.bias.copy_((start.bias - self.centre) / self.scale)
+        given = World.current().hand_out(lambda: (head.module.state_dict(), {}))
+        assert given is not None
+        head.module.load_state_dict(given[0])  # of several processes, all begin with what the first one solved
         return head
 
     def _network(self, tuned: Backbone, head: NetworkHead) -> Network:

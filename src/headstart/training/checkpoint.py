@@ -124,7 +124,7 @@ class Checkpoint:
         with contextlib.ExitStack() as stack:
             if self.world.first:
                 self._take_folder(stack)
-            stack.enter_context(_signals(self._on_signal))
+            stack.enter_context(_signals(self._on_signal, say=self.world.first))
             self._inside = stack.pop_all()
         self._last_time = time.monotonic()
         return self
@@ -339,7 +339,7 @@ def network_identity(network: nn.Module) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+def _signals(handle: Callable[[int], None], say: bool) -> Iterator[None]:
     """Give the first SIGINT or SIGTERM to ``handle``; a second SIGINT breaks off at once. Only the main thread may do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -348,7 +348,7 @@ def _signals(handle: Callable[[int], None]) -> Iterator[None]:
     def caught(number: int, frame: FrameType | None) -> None:
         handle(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if number == signal.SIGINT:  # not print: the signal may have come in the middle of one
+        if say and number == signal.SIGINT:  # not print: the signal may have come in the middle of one
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without saving\n")
 
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -30,15 +30,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import Store
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import ConfigError, HeadstartError, TrainingError
 
-__all__ = ["World"]
+__all__ = ["OthersGone", "World"]
 
 _BUCKET_BYTES = 64 << 20
+
+
+class OthersGone(TrainingError):
+    """Another of the processes that train together has ended, or left the training."""
 
 
 @dataclass
@@ -85,7 +90,9 @@ class World:
 
     @classmethod
     @contextlib.contextmanager
-    def joined(cls, *, cuda: bool | None = None, timeout_seconds: float = 600.0) -> Iterator[World]:
+    def joined(
+        cls, *, cuda: bool | None = None, timeout_seconds: float = 600.0, store: Store | None = None
+    ) -> Iterator[World]:
         """Join the processes that torchrun started, and leave them at the end; alone, where it started none.
 
         Trainings and checkpoints within it take part by themselves.
@@ -96,6 +103,8 @@ class World:
             Compute on GPUs, one for each process; where there are enough, if left out.
         timeout_seconds : float
             How long to wait for the others before the training is given up.
+        store : Store, optional
+            Where the processes find each other; what torchrun set up, when left out.
 
         Raises
         ------
@@ -121,6 +130,9 @@ class World:
                 "nccl" if cuda else "gloo",
                 timeout=timedelta(seconds=timeout_seconds),
                 device_id=device if cuda else None,
+                store=store,
+                rank=-1 if store is None else rank,
+                world_size=-1 if store is None else size,
             )
         except (RuntimeError, ValueError) as error:
             raise TrainingError(
@@ -324,7 +336,7 @@ class World:
         try:
             collective(*arguments)
         except RuntimeError as error:
-            raise TrainingError(
+            raise OthersGone(
                 f"train: another of the {self.size} processes has ended, or cannot be reached ({_first_line(error)}); "
                 f"process {self.rank} stops too. Start torchrun again: the training goes on from its last checkpoint."
             ) from error

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from headstart.workflow.ranking import Ranking as Ranking
     from headstart.workflow.ranking import rank as rank
     from headstart.workflow.run import Run as Run
+    from headstart.workflow.together import fit_together as fit_together
 
 _HOMES = {
     "Adaptation": "adapting",
@@ -46,6 +47,7 @@ _HOMES = {
     "compare": "comparing",
     "evaluate": "applying",
     "fit": "fitting",
+    "fit_together": "together",
     "gap": "gapping",
     "parse_budget": "goal",
     "parse_goal": "goal",

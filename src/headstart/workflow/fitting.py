@@ -28,6 +28,7 @@ from headstart.methods import FeatureExtraction
 from headstart.model import Model
 from headstart.report import Candidate, Climb
 from headstart.report.contract import rungs_json
+from headstart.training.crew import Crew
 from headstart.workflow.baselines import (
     BaselineScores,
     majority_baseline,
@@ -47,8 +48,10 @@ from headstart.workflow.ladder import Climbed, Clock, Ladder, Rung, Standing, wi
 from headstart.workflow.limits import Limits, parse_size
 from headstart.workflow.preflight import Prepared, prepare
 from headstart.workflow.ranking import Scored, rank_backbones, score_features
+from headstart.workflow.recipes import tune
 from headstart.workflow.run import Run, check_out, free_folder
 from headstart.workflow.searching import SearchRung
+from headstart.workflow.sharing import check_called, shared_out
 from headstart.workflow.tuning_rungs import TuningRung
 from headstart.workflow.unfinished import Unfinished
 
@@ -114,6 +117,7 @@ def fit(
     clock = Clock(parse_budget(config.budget))
     limits = _limits(config)
     check_strategy(config.strategy)
+    check_called()
     extra = {name: value for name, value in (("labels", labels), ("classes", classes)) if value is not None}
     place = str(source) if isinstance(source, (str, Path)) else "memory"
     command = {"source": place, **asdict(config), "backbones": list(config.backbones)}
@@ -264,6 +268,8 @@ class _Fit:
             raise ConfigError(
                 f"fit: strategy {self.config.strategy!r} trains a base model, but the rows are features already; leave it out."
             )
+        if self.tunes and (size := Crew.current().size) > 1:
+            self._note(f"Fine-tuning was shared by {size} processes; CPU time and memory are those of the first.")
         order = self._rank(opened) if len(opened) > 1 else opened
         announce_plan(self.prepared, order[0], self.views, self.config, self.store, self.progress)
         self.clock.earlier, self.clock.cpu_earlier = self.unfinished.begin(self.train)
@@ -365,7 +371,7 @@ class _Fit:
         rungs: list[Rung] = [HeadRung(order[0], self.settings)]
         if self.goal is not None and not self.named:
             rungs += [HeadRung(one, self.settings, False, success, self.config.seed) for one in order[1:]]
-        shared: dict[str, Any] = {"reserve": self.reserve, "seed": self.config.seed}
+        shared: dict[str, Any] = {"reserve": self.reserve, "seed": self.config.seed, "carry_out": shared_out(tune)}
         if self.train.modality == "vector" or self.config.strategy == "head":
             return rungs
         if self.config.strategy == "search":
