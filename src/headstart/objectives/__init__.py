@@ -29,6 +29,13 @@ from headstart.objectives.distillation import (
     distillation_loss,
     kl_divergence,
 )
+from headstart.objectives.domain_coral import (
+    DomainCORAL,
+    domain_coral_distance,
+)
+from headstart.objectives.domain_risks import (
+    domain_risks,
+)
 from headstart.objectives.embedding import (
     Embedding,
     embedding_loss,
@@ -39,6 +46,14 @@ from headstart.objectives.feature_mapping import (
     OutputMapping,
     feature_mapping_loss,
 )
+from headstart.objectives.group_dro import (
+    GroupDRO,
+    exponential_update,
+)
+from headstart.objectives.irm import (
+    IRM,
+    irm_penalty,
+)
 from headstart.objectives.l2_sp import (
     L2SP,
     l2_sp_penalty,
@@ -46,6 +61,12 @@ from headstart.objectives.l2_sp import (
 from headstart.objectives.learning_without_forgetting import (
     LwF,
     lwf_loss,
+)
+from headstart.objectives.mixstyle import (
+    MixStyle,
+    mix_style,
+    with_mixstyle,
+    without_mixstyle,
 )
 from headstart.objectives.objective import (
     NEEDS,
@@ -78,10 +99,15 @@ from headstart.objectives.supervised import (
     squared_error,
     supervised_objective,
 )
+from headstart.objectives.vrex import (
+    VREx,
+    risk_variance,
+)
 
 __all__ = [
     "BSS",
     "DELTA",
+    "IRM",
     "L2SP",
     "NEEDS",
     "Batch",
@@ -92,15 +118,19 @@ __all__ = [
     "Consistency",
     "CrossEntropy",
     "Distillation",
+    "DomainCORAL",
     "Embedding",
     "FeatureMapping",
+    "GroupDRO",
     "LwF",
+    "MixStyle",
     "Objective",
     "OutputMapping",
     "Setup",
     "SquaredError",
     "StochasticBatchNorm",
     "StochasticNormalisation",
+    "VREx",
     "balanced_class_weights",
     "batch_spectral_shrinkage",
     "binary_cross_entropy",
@@ -112,20 +142,28 @@ __all__ = [
     "cross_entropy",
     "direct_relationship",
     "distillation_loss",
+    "domain_coral_distance",
+    "domain_risks",
     "embedding_loss",
+    "exponential_update",
     "feature_map_distance",
     "feature_mapping_loss",
     "gaussian_affinity",
+    "irm_penalty",
     "joint_loss",
     "kl_divergence",
     "l2_sp_penalty",
     "linear",
     "lwf_loss",
+    "mix_style",
     "probe_channels",
     "ramp",
     "reverse_relationship",
+    "risk_variance",
     "squared_error",
     "supervised_objective",
+    "with_mixstyle",
     "with_stochastic_normalisation",
+    "without_mixstyle",
     "without_stochastic_normalisation",
 ]
