@@ -2,5 +2,6 @@
 
 from headstart.catalog.catalog import describe, entries, find, resolve
 from headstart.catalog.entry import Entry, Kind
+from headstart.catalog.expressions import JointLoss, read_objectives, read_recipe
 
-__all__ = ["Entry", "Kind", "describe", "entries", "find", "resolve"]
+__all__ = ["Entry", "JointLoss", "Kind", "describe", "entries", "find", "read_objectives", "read_recipe", "resolve"]
