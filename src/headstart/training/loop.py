@@ -9,7 +9,7 @@
 Everything random is a function of the seed, the step and the row, so a run goes on from its state bit for bit (`Run.state`, one
 device). Without a time budget the learning rate follows the steps; under one it follows the share of the CPU seconds spent in
 steps, or of the epochs if those end first, so that a short run is a whole run and not the torn-off beginning of a long one.
-Checks are not charged to the budget.
+What checks do is in `checking`, what an end does in `ending`.
 Use `train`. Methods configure it by objectives, phases and a plan, and never copy it.
 Shapes: b rows in a batch, k outputs, n rows of a stream.
 """
@@ -25,15 +25,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from headstart.core.errors import TrainingError
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.objectives import Batch
-from headstart.training.averaging import Average, moving_tensors, recompute_statistics
+from headstart.training.averaging import Average, moving_tensors
+from headstart.training.checking import check, check_due
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.config import TrainingConfig
 from headstart.training.distributed import World
+from headstart.training.ending import broken_off, finish
 from headstart.training.feed import Feed, Makers
 from headstart.training.history import History
 from headstart.training.judge import Judge
@@ -52,7 +53,6 @@ from headstart.training.preparation import (
 )
 from headstart.training.probes import set_precision
 from headstart.training.rows import TrainingRows, check_rows
-from headstart.training.sampler import Stream
 from headstart.training.state import State, collect_state, restore_state
 
 __all__ = ["Run", "train"]
@@ -194,7 +194,7 @@ class Run:
         self.frozen_digest = network.frozen_digest() if network.frozen_names else ""
         self.history.frozen_digest, self.history.batch_size = self.frozen_digest, self.source.batch_size
         self.moving = moving_tensors(network)
-        self.kept = {name: tensor.clone() for name, tensor in self._judged().items()}
+        self.kept = {name: tensor.clone() for name, tensor in self.judged().items()}
         self.scaler = torch.amp.GradScaler(self.forward.device.type, enabled=config.precision == "fp16")
         every_step = self.forward.device.type == "cpu" or self.world.size > 1
         self.watch = loss_watch(self.phases, task, self.source, every_step)
@@ -216,7 +216,7 @@ class Run:
         if self.follower is not None and taught:
             self.forward.teacher = self.follower.network
 
-    def _judged(self) -> dict[str, Tensor]:
+    def judged(self) -> dict[str, Tensor]:
         """Return the tensors that are validated and kept: the average where one is configured."""
         return self.follower.tensors if self.follower is not None and self.config.ema else self.moving
 
@@ -267,7 +267,7 @@ class Run:
         try:
             rows = self._phases()
         except Broken as broken:
-            raise self._broken(broken) from None
+            raise broken_off(self, broken) from None
         for objective in self.objectives:
             objective.after_step()
         self.done += 1
@@ -278,11 +278,11 @@ class Run:
         over = self.done % self.num_batches == 0
         if self.swa is not None and over and self.share() > self.config.swa:
             self.swa.include()
-        if self._check_due(over):
+        if check_due(self, over):
             try:
-                self._check()
+                check(self)
             except Broken as broken:
-                raise self._broken(broken) from None
+                raise broken_off(self, broken) from None
         return rows
 
     def _seed(self, seed: int) -> None:
@@ -290,15 +290,6 @@ class Run:
         torch.default_generator.manual_seed(seed)
         if self.forward.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-
-    def _check_due(self, over: bool) -> bool:
-        """A check comes at the end of an epoch while checks are cheap, and five times over a budget."""
-        if math.isinf(self.config.cpu_seconds):
-            return over
-        if self.spent >= self.config.cpu_seconds or self.done >= self.total:
-            return True
-        cheap = over and self.checking <= 0.25 * self.spent
-        return cheap or self.spent - self.last_check >= self.config.cpu_seconds / 5
 
     def _phases(self) -> int:
         source, target = self.feed.pieces(self.done)
@@ -387,45 +378,6 @@ class Run:
         self.scaler.update()
         return None
 
-    @torch.no_grad()
-    def _check(self) -> None:
-        """Write down where the run is, judge it on validation rows, and keep the weights if they are good."""
-        history, started = self.history, time.process_time()
-        means = self.watch.means()
-        history.train_loss.append(sum(means))
-        for name, value in zip(self.watch.names, means, strict=True):
-            history.losses.setdefault(name, []).append(value)
-        history.train_measure.append(self._train_measure())
-        history.rates.append(self.config.learning_rate * self.optimiser.share(self.share()))
-        history.check_epochs.append(history.epochs)
-        averaged = self.follower is not None and bool(self.config.ema)
-        judged = self.follower.network if self.follower is not None and averaged else self.network
-        good = True
-        if self.judge is not None:
-            loss, measure = self.judge.judge(judged)
-            history.validation_loss.append(loss)
-            history.validation_measure.append(measure)
-            if loss < self.best_loss:
-                self.best_loss, history.best = loss, len(history.validation_loss) - 1
-            elif self.config.restore_best:
-                good = False
-        if good:
-            for name, tensor in self._judged().items():
-                self.kept[name].copy_(tensor)
-        self.last_check = self.spent
-        self.checking += self.world.sums([time.process_time() - started])[0]
-        history.cpu_seconds = self.spent
-
-    def _train_measure(self) -> float:
-        measure = self.measure
-        measure.collect()
-        if self.world.size > 1:
-            measure.good, count = self.world.sums([measure.good, float(measure.count)])
-            measure.count = int(count)
-        value = measure.value
-        measure.reset()
-        return value
-
     def finish(self) -> History:
         """Put the weights to keep into the network, and prove that nothing frozen has changed.
 
@@ -434,83 +386,7 @@ class Run:
         TrainingError
             If something frozen has changed.
         """
-        history, network = self.history, self.network
-        history.stopped = self.ended() or "epochs"
-        try:
-            self.watch.collect()
-        except Broken as broken:
-            raise self._broken(broken) from None
-        if self.swa is not None:
-            self._finish_average()
-        elif self.config.restore_best and history.best >= 0:
-            self._put(self.kept, "best")
-        elif self.config.ema:
-            self._put(self._judged(), "average")
-        network.eval()
-        history.cpu_seconds, history.precision = self.spent, self.precision or "fp32"
-        if network.frozen_names and network.frozen_digest() != self.frozen_digest:
-            raise TrainingError(
-                "train: something frozen has changed during training; an objective or a layer writes where it must not. "
-                "The network is not to be trusted; train again without it."
-            )
-        self.world.check_same(self.moving)
-        return history
-
-    def _finish_average(self) -> None:
-        """Take the equal average of the late weights, unless the best of the checks was better."""
-        assert self.swa is not None
-        history = self.history
-        best = history.best >= 0 and self.config.restore_best
-        if not self.swa.count:
-            history.notes.append("training ended before the weights were averaged; none are")
-            if best:
-                self._put(self.kept, "best")
-            return
-        self._put(self.swa.tensors, "average")
-        stream = self.source
-        recompute_statistics(self.network, lambda: self._inputs(stream))
-        if self.judge is None:
-            return
-        loss, measure = self.judge.judge(self.network)
-        if best and not loss <= self.best_loss:
-            self._put(self.kept, "best")
-            history.notes.append(
-                f"the average of {self.swa.count} epochs' weights has a validation loss of {loss:.4g}, more than the best "
-                f"check's {self.best_loss:.4g}; the best weights are kept"
-            )
-            return
-        history.notes.append(
-            f"the average of {self.swa.count} epochs' weights is kept: validation loss {loss:.4g}, measure {measure:.4g}"
-        )
-
-    def _inputs(self, stream: Stream) -> Iterator[tuple[Tensor, ...]]:
-        for number in range(stream.num_batches):
-            sample = stream.at(self.done + number)
-            rows = stream.rows.inputs.batch(stream.indices(sample), stream.draws(sample))
-            yield self.forward.on_device(rows)
-
-    @torch.no_grad()
-    def _put(self, tensors: dict[str, Tensor], kept: str) -> None:
-        for name, tensor in tensors.items():
-            self.moving[name].copy_(tensor)
-        self.history.kept = kept
-
-    def _broken(self, broken: Broken) -> TrainingError:
-        """Put the last good weights back and return the error that says what happened where."""
-        self._put(self.kept, "best" if self.history.best >= 0 and self.config.restore_best else "last")
-        self.network.eval()
-        history = self.history
-        history.stopped, history.cpu_seconds, history.precision = "error", self.spent, self.precision or "fp32"
-        indices = self.training.indices[broken.positions]
-        rows = ", ".join(self.training.name(int(index)) for index in indices[:8])
-        more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
-        back = "its last good weights" if history.train_loss else "the weights it began with"
-        error = TrainingError(
-            f"train: {broken.what} at step {broken.step + 1} (learning rate {self.config.learning_rate:g}), rows {rows}{more}; "
-            f"look at these rows, or take a lower learning_rate. The network has {back} back."
-        )
-        error.history = history
-        return error
+        return finish(self)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision in {"fp32", ""}:
