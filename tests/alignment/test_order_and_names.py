@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.alignment import (
+    CODA,
     DASVM,
     LAME,
     AugmentedClassifier,
@@ -24,6 +25,7 @@ from headstart.alignment import (
 from two_domain_problems import clouds, few_labels
 
 UNLABELLED = [
+    CODA(num_rounds=4),
     CoTraining(),
     DASVM(),
     GradualCoTraining(),

@@ -13,6 +13,7 @@ from headstart.alignment.aligner import (
 from headstart.alignment.balanced_weighting import BalancedWeighting, BalancedWeightingRegressor
 from headstart.alignment.bbse import BBSE
 from headstart.alignment.co_training import CoTraining
+from headstart.alignment.coda import CODA
 from headstart.alignment.coral import CORAL
 from headstart.alignment.dasvm import DASVM
 from headstart.alignment.democratic import DemocraticCoLearning
@@ -47,6 +48,7 @@ from headstart.alignment.transport_regularised import ClassRegularisedTransport,
 __all__ = [
     "BBSE",
     "BDA",
+    "CODA",
     "CORAL",
     "DASVM",
     "GFK",

@@ -8,11 +8,10 @@
         rows, as in `co_training`
     answer: the product of both classifiers' probabilities, on all features
 
-After Chen, Weinberger & Blitzer, "Co-training for domain adaptation" (CODA), NeurIPS 2011: their three ideas
-(features compatible with both domains first, an artificial split into two views, target rows by and by), not their
-formulas: there one optimisation over two weight vectors selects (an l1 penalty) and splits features (u_j v_j = 0, and
-a constraint of expandability), for two classes. Use it with many features of which some mean the same in both domains
-and others do not (words, sensors).
+After Chen, Weinberger & Blitzer, "Co-training for domain adaptation", NeurIPS 2011: their three ideas (features
+compatible with both domains first, an artificial split into two views, target rows by and by) with any classifier and
+without their one optimisation over two weight vectors, which is `CODA`. Use it with many features of which some mean the
+same in both domains and others do not (words, sensors).
 It ignores interactions of features, and what co-training ignores: class shares that differ, views that err together.
 Shapes: n source rows, m target rows, d features, k classes.
 """
@@ -35,19 +34,28 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def class_correlations(rows_nd: FloatArray, probabilities_nk: FloatArray) -> FloatArray:
+def class_correlations(rows_nd: Any, probabilities_nk: FloatArray) -> FloatArray:
     """Return the correlation (d, k) of each feature with each class's probability; 0 where one of them is constant.
+
+    Rows may be a CSR matrix; it is never filled.
 
     Examples
     --------
     >>> class_correlations(np.array([[0.0, 7.0], [1.0, 7.0]]), np.eye(2)).round(6).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
     """
-    rows = rows_nd - rows_nd.mean(axis=0)
     classes = probabilities_nk - probabilities_nk.mean(axis=0)
-    spread, size = np.linalg.norm(rows, axis=0), np.linalg.norm(classes, axis=0)
-    spread[spread <= 1e-12 * np.abs(rows_nd).max(axis=0, initial=0.0) * np.sqrt(len(rows))] = np.inf
+    size = np.linalg.norm(classes, axis=0)
     size[size <= 1e-12] = np.inf
+    if not isinstance(rows_nd, np.ndarray):
+        mean = np.asarray(rows_nd.mean(axis=0)).ravel()
+        squares = np.asarray(rows_nd.multiply(rows_nd).sum(axis=0)).ravel()
+        left = squares - rows_nd.shape[0] * mean**2
+        spread = np.where(left > 1e-12 * squares, np.sqrt(np.maximum(left, 0.0)), np.inf)
+        return np.asarray(rows_nd.T @ classes / spread[:, None] / size)  # classes have mean 0: rows need none taken off
+    rows = rows_nd - rows_nd.mean(axis=0)
+    spread = np.linalg.norm(rows, axis=0)
+    spread[spread <= 1e-12 * np.abs(rows_nd).max(axis=0, initial=0.0) * np.sqrt(len(rows))] = np.inf
     return np.asarray(rows.T @ classes / spread[:, None] / size)
 
 

@@ -75,6 +75,7 @@ ALIGNERS = (
     _aligner("dasvm", "DASVM", "a support vector machine that moves from source to target rows"),
     _aligner("self-training", "SelfTraining", "a classifier learns from its own surest target rows"),
     _aligner("co-training", "CoTraining", "two classifiers label target rows for each other"),
+    _aligner("coda", "CODA", "co-training that splits and chooses features while it labels target rows; sparse rows"),
     _aligner("gradual-co-training", "GradualCoTraining", "co-training that begins with features both domains agree on"),
     _aligner("democratic", "DemocraticCoLearning", "several kinds of learners vote on target rows"),
     _aligner("label-propagation", "LabelPropagation", "source labels spread over a graph of both domains"),
