@@ -48,6 +48,30 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "vrex": {"start": 0.9},
     "groupdro": {"step": 3.0},
     "mixstyle": {"segments": ("middle",), "probability": 1.0, "alpha": 5.0},
+    "domain-distance": {
+        "distance": "coral",
+        "layer": "segments.middle",
+        "options": {"unbiased": False},
+        "rise": 5.0,
+        "seed": 1,
+    },
+    "coral": {"layer": "segments.middle"},
+    "dan": {"layers": ["features"], "factors": [1.0], "linear": True, "seed": 1},
+    "jan": {"layers": ["features"], "factors": [1.0], "linear": True, "rise": 1.0},
+    "dsan": {"layer": "segments.middle", "factors": [1.0], "rise": 1.0},
+    "homm": {
+        "order": 4,
+        "num_moments": 7,
+        "gamma": 0.1,
+        "centred": False,
+        "layer": "segments.middle",
+        "seed": 1,
+    },
+    "cmd": {"num_moments": 2, "span": 2.0, "layer": "segments.middle"},
+    "deep-jdot": {"feature_cost": 1.0, "label_cost": 1.0, "layer": "segments.middle"},
+    "swd": {"first": "third", "second": "third", "num_directions": 3, "seed": 1},
+    "afn": {"form": "hard", "step": 2.0, "radius": 5.0, "layer": "segments.middle"},
+    "bsp": {"num_values": 2, "layer": "segments.middle"},
 }
 CHANGE_THE_NETWORK = {"stochastic-normalisation", "mixstyle"}  # and have no term of their own
 # What an argument needs beside it to make a difference.
@@ -56,10 +80,18 @@ BESIDES: dict[tuple[str, str], dict[str, Any]] = {
     ("feature-mapping", "width"): {"base_width": 5},
     ("feature-mapping", "base_width"): {"width": 5},
     ("feature-mapping", "seed"): {"width": 5, "base_width": 5},
+    ("domain-distance", "seed"): {"distance": "sliced-wasserstein"},
+    ("dan", "seed"): {"linear": True},
+    ("homm", "seed"): {"num_moments": 7},
+    ("afn", "radius"): {"form": "hard"},
 }
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("co-tuning", "seed"): {"method": "reverse"},
     ("feature-mapping", "seed"): {"width": 5, "base_width": 5},
+    ("domain-distance", "seed"): {"distance": "sliced-wasserstein"},
+    ("dan", "seed"): {"linear": True},
+    ("homm", "seed"): {"num_moments": 7},
+    ("afn", "radius"): {"form": "hard"},
 }
 each = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 

@@ -15,9 +15,22 @@ def _recipe(name: str, target: str, summary: str) -> Entry:
     return Entry(name, "adaptation", f"headstart.methods.adaptations.{target}", summary)
 
 
-_SPECIFICATION: tuple[Entry, ...] = ()  # the mathematics every method is made of
+_SPECIFICATION: tuple[Entry, ...] = (  # the mathematics every method is made of
+    _objective("domain-distance", "DomainDistance", "any differentiable distance between the domains, on any layer"),
+)
 
-_MOMENTS: tuple[Entry, ...] = ()  # moments of the features are matched
+_MOMENTS: tuple[Entry, ...] = (  # moments of the features are matched
+    _objective("coral", "CORAL", "covariances of both domains agree"),
+    _objective("dan", "DAN", "means of several layers under many kernels agree"),
+    _objective("jan", "JAN", "means of several layers under one product of kernels agree"),
+    _objective("dsan", "DSAN", "means of every class under several kernels agree, by guessed classes of target rows"),
+    _objective("homm", "HoMM", "moments of order 3 or 4 agree, all or drawn, or under a kernel"),
+    _objective("cmd", "CMD", "means and central moments of every feature agree"),
+    _objective("deep-jdot", "DeepJDOT", "target rows learn from the source rows that optimal transport gives them"),
+    _objective("swd", "SWD", "how far two heads' answers are apart as clouds of points, for two phases"),
+    _objective("afn", "AFN", "features of both domains grow longer, step by step or to one length"),
+    _objective("bsp", "BSP", "the largest singular values of the features are held down; beside a critic"),
+)
 
 _ADVERSARIAL: tuple[Entry, ...] = ()  # a critic must not tell the domains apart
 

@@ -22,7 +22,7 @@ from headstart.distances.measures import (
     measure_domains,
     measurement_of_classifier,
 )
-from headstart.distances.mmd import linear_time_mmd, linear_time_mmd_error, mk_mmd
+from headstart.distances.mmd import linear_time_mmd, linear_time_mmd_error, mk_mmd, pooled_kernel
 from headstart.distances.novelty import Novelty, novelty_of_rows
 from headstart.distances.permutation import PermutationTest, pair_matrix_test, permutation_test
 from headstart.distances.proxy_a import DomainClassification, classify_domains, proxy_a_distance
@@ -76,6 +76,7 @@ __all__ = [
     "novelty_of_rows",
     "pair_matrix_test",
     "permutation_test",
+    "pooled_kernel",
     "proxy_a_distance",
     "shifted_features",
     "sinkhorn_divergence",

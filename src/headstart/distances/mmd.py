@@ -32,7 +32,15 @@ from headstart.distances.pairs import (
 )
 from headstart.distances.rows import as_numpy, constant, finish, read_domains, take_rows
 
-__all__ = ["FACTORS", "kernel_variances", "linear_time_mmd", "linear_time_mmd_error", "mean_kernel", "mk_mmd"]
+__all__ = [
+    "FACTORS",
+    "kernel_variances",
+    "linear_time_mmd",
+    "linear_time_mmd_error",
+    "mean_kernel",
+    "mk_mmd",
+    "pooled_kernel",
+]
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -86,10 +94,7 @@ def mk_mmd(
     num_source, num_target = source.shape[0], target.shape[0]
     if max(num_source, num_target) <= MEDIAN_ROWS and num_source + num_target <= block_rows:
         # batches: one matrix product serves the median and all three sums
-        pooled = xp.concat([source, target], axis=0)
-        ((squared, _),) = pair_blocks(xp, pooled, pooled, block_rows)
-        widths = _variances("mk_mmd", lambda: median_apart(as_numpy(squared)), factors, variances)
-        kernel = mean_kernel(xp, squared, widths)
+        kernel = _centred_kernel("mk_mmd", xp, source, target, factors, variances)
         typical = float(xp.mean(constant(kernel)))
         kernel = kernel - typical
         parts = (kernel[:num_source, :num_source], kernel[num_source:, num_source:], kernel[:num_source, num_source:])
@@ -106,6 +111,39 @@ def mk_mmd(
 
     between = sums[2] / (num_source * num_target)
     return finish(mean_within(sums[0], num_source) + mean_within(sums[1], num_target) - 2 * between)
+
+
+def pooled_kernel(
+    source_nd: Any, target_md: Any, *, factors: Sequence[float] = FACTORS, variances: Sequence[float] | None = None
+) -> Any:
+    """Return the mean Gaussian kernel between all rows of both domains, for batches: what weighted and joint forms are made of.
+
+    Parameters
+    ----------
+    source_nd, target_md : array or tensor of shape (n, d) and (m, d)
+        Features.
+    factors, variances
+        As in `mk_mmd`.
+
+    Returns
+    -------
+    array or tensor of shape (n + m, n + m)
+        In (0, 1], 1 on the diagonal; source rows come first.
+
+    Raises
+    ------
+    HeadstartError
+        As `mk_mmd`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pooled_kernel(np.zeros((1, 1)), np.ones((1, 1)), variances=[0.5]).round(4).tolist()     # exp(-1)
+    [[1.0, 0.3679], [0.3679, 1.0]]
+    """
+    xp, source, target = read_domains("pooled_kernel", source_nd, target_md)
+    source, target = centre_together(xp, source, target)
+    return _centred_kernel("pooled_kernel", xp, source, target, factors, variances)
 
 
 def linear_time_mmd(
@@ -192,6 +230,15 @@ def kernel_variances(
 ) -> list[float]:
     """Return the kernels' variances, widest first."""
     return _variances(who, lambda: median_squared_distance(xp, source, target, seed=seed), factors, variances)
+
+
+def _centred_kernel(
+    who: str, xp: Any, source: Any, target: Any, factors: Sequence[float], variances: Sequence[float] | None
+) -> Any:
+    """Return the kernel of all pooled rows at once."""
+    pooled = xp.concat([source, target], axis=0)
+    ((squared, _),) = pair_blocks(xp, pooled, pooled, pooled.shape[0])
+    return mean_kernel(xp, squared, _variances(who, lambda: median_apart(as_numpy(squared)), factors, variances))
 
 
 def _variances(

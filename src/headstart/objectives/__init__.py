@@ -1,12 +1,25 @@
 """Floor 2: differentiable loss terms. Each file is one formula: a pure function, and a thin `Objective` over it."""
 
+from headstart.objectives.afn import (
+    AFN,
+    hard_feature_norm,
+    stepwise_feature_norm,
+)
 from headstart.objectives.bi_tuning import (
     BiTuning,
     contrastive_loss,
 )
+from headstart.objectives.bsp import (
+    BSP,
+    batch_spectral_penalty,
+)
 from headstart.objectives.classifier_discrepancy import (
     ClassifierDiscrepancy,
     classifier_discrepancy,
+)
+from headstart.objectives.cmd import (
+    CMD,
+    central_moment_discrepancy,
 )
 from headstart.objectives.co_tuning import (
     CoTuning,
@@ -16,6 +29,16 @@ from headstart.objectives.co_tuning import (
 from headstart.objectives.consistency import (
     Consistency,
     consistency_loss,
+)
+from headstart.objectives.dan import (
+    DAN,
+)
+from headstart.objectives.deep_coral import (
+    CORAL,
+)
+from headstart.objectives.deep_jdot import (
+    DeepJDOT,
+    joint_transport_costs,
 )
 from headstart.objectives.delta import (
     DELTA,
@@ -33,8 +56,15 @@ from headstart.objectives.domain_coral import (
     DomainCORAL,
     domain_coral_distance,
 )
+from headstart.objectives.domain_distance import (
+    DomainDistance,
+)
 from headstart.objectives.domain_risks import (
     domain_risks,
+)
+from headstart.objectives.dsan import (
+    DSAN,
+    local_mmd,
 )
 from headstart.objectives.embedding import (
     Embedding,
@@ -50,9 +80,19 @@ from headstart.objectives.group_dro import (
     GroupDRO,
     exponential_update,
 )
+from headstart.objectives.homm import (
+    HoMM,
+    moment_distance,
+    moment_kernel_distance,
+    sampled_moment_distance,
+)
 from headstart.objectives.irm import (
     IRM,
     irm_penalty,
+)
+from headstart.objectives.jan import (
+    JAN,
+    joint_mmd,
 )
 from headstart.objectives.l2_sp import (
     L2SP,
@@ -99,17 +139,29 @@ from headstart.objectives.supervised import (
     squared_error,
     supervised_objective,
 )
+from headstart.objectives.swd import (
+    SWD,
+    sliced_discrepancy,
+)
 from headstart.objectives.vrex import (
     VREx,
     risk_variance,
 )
 
 __all__ = [
+    "AFN",
+    "BSP",
     "BSS",
+    "CMD",
+    "CORAL",
+    "DAN",
     "DELTA",
+    "DSAN",
     "IRM",
+    "JAN",
     "L2SP",
     "NEEDS",
+    "SWD",
     "Batch",
     "BiTuning",
     "BinaryCrossEntropy",
@@ -117,11 +169,14 @@ __all__ = [
     "CoTuning",
     "Consistency",
     "CrossEntropy",
+    "DeepJDOT",
     "Distillation",
     "DomainCORAL",
+    "DomainDistance",
     "Embedding",
     "FeatureMapping",
     "GroupDRO",
+    "HoMM",
     "LwF",
     "MixStyle",
     "Objective",
@@ -132,8 +187,10 @@ __all__ = [
     "StochasticNormalisation",
     "VREx",
     "balanced_class_weights",
+    "batch_spectral_penalty",
     "batch_spectral_shrinkage",
     "binary_cross_entropy",
+    "central_moment_discrepancy",
     "channel_increases",
     "channel_weights",
     "classifier_discrepancy",
@@ -149,18 +206,27 @@ __all__ = [
     "feature_map_distance",
     "feature_mapping_loss",
     "gaussian_affinity",
+    "hard_feature_norm",
     "irm_penalty",
     "joint_loss",
+    "joint_mmd",
+    "joint_transport_costs",
     "kl_divergence",
     "l2_sp_penalty",
     "linear",
+    "local_mmd",
     "lwf_loss",
     "mix_style",
+    "moment_distance",
+    "moment_kernel_distance",
     "probe_channels",
     "ramp",
     "reverse_relationship",
     "risk_variance",
+    "sampled_moment_distance",
+    "sliced_discrepancy",
     "squared_error",
+    "stepwise_feature_norm",
     "supervised_objective",
     "with_mixstyle",
     "with_stochastic_normalisation",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +169,7 @@ class Objective(nn.Module):
     ``trains`` names ``"objectives"``.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()  # of the class; of the instance where the configuration decides
     weight: float
 
     def prepare(self, setup: Setup) -> None:

@@ -15,7 +15,7 @@ import math
 
 from headstart.core.errors import ConfigError
 
-__all__ = ["linear", "ramp"]
+__all__ = ["linear", "ramp", "rise_factor"]
 
 
 def ramp(share: float, steepness: float = 10.0) -> float:
@@ -77,6 +77,33 @@ def linear(share: float, start: float = 0.0, end: float = 1.0, reach: float = 1.
     if not 0 < reach <= 1:
         raise ConfigError(f"linear: reach is above 0 and at most 1; got {reach}.")
     return start + (end - start) * min(share / reach, 1.0)
+
+
+def rise_factor(who: str, rise: float, share: float) -> float:
+    """Return `ramp` of the share, or 1 for a term that counts in full from the start.
+
+    Parameters
+    ----------
+    who : str
+        Name of the caller, for messages.
+    rise : float, at least 0
+        Steepness of the ramp; 0 for none.
+    share : float in [0, 1]
+        How much of the training is done.
+
+    Raises
+    ------
+    ConfigError
+        If an argument breaks its rule.
+
+    Examples
+    --------
+    >>> rise_factor("demo", 0.0, share=0.0), rise_factor("demo", 10.0, share=0.0)
+    (1.0, 0.0)
+    """
+    if not rise >= 0:
+        raise ConfigError(f"{who}: rise is at least 0; got {rise}.")
+    return ramp(share, rise) if rise else 1.0
 
 
 def _check_share(who: str, share: float) -> None:
