@@ -26,6 +26,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 # For every constructor argument a value that differs from the default; rows, head and weight are the same everywhere.
 ROWS, HEAD, WEIGHT = "both", "second", 0.25
+CRITIC = {"strength": 0.5, "widths": (7,), "dropout": 0.25, "spectral": True, "seed": 1}
 OTHERWISE: dict[str, dict[str, Any]] = {
     "cross-entropy": {"label_smoothing": 0.3, "class_weights": (1.0, 2.0, 3.0)},
     "binary-cross-entropy": {"label_smoothing": 0.3, "class_weights": (1.0, 2.0, 3.0)},
@@ -72,6 +73,16 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "swd": {"first": "third", "second": "third", "num_directions": 3, "seed": 1},
     "afn": {"form": "hard", "step": 2.0, "radius": 5.0, "layer": "segments.middle"},
     "bsp": {"num_values": 2, "layer": "segments.middle"},
+    "dann": {"steepness": 1.0, **CRITIC},
+    "multi-domain-dann": {"steepness": 1.0, **CRITIC},
+    "domain-confusion": CRITIC,
+    "adda": CRITIC,
+    "cdan": {"entropy": True, "max_products": 14, "num_random": 9, "steepness": 1.0, **CRITIC},
+    "mdd": {"margin": 2.0, "steepness": 1.0, **CRITIC},
+    "gvb": {"features_bridge": 0.5, "critic_bridge": 0.5, "steepness": 1.0, **CRITIC},
+    "wdgrl": {"penalty": 1.0, **CRITIC},
+    "pada": {"momentum": 0.5, "steepness": 1.0, **CRITIC},
+    "osbp": {"boundary": 0.25, "strength": 0.5, "seed": 1},
 }
 CHANGE_THE_NETWORK = {"stochastic-normalisation", "mixstyle"}  # and have no term of their own
 # What an argument needs beside it to make a difference.
@@ -84,6 +95,7 @@ BESIDES: dict[tuple[str, str], dict[str, Any]] = {
     ("dan", "seed"): {"linear": True},
     ("homm", "seed"): {"num_moments": 7},
     ("afn", "radius"): {"form": "hard"},
+    ("cdan", "num_random"): {"max_products": 14},
 }
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("co-tuning", "seed"): {"method": "reverse"},
@@ -92,6 +104,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("dan", "seed"): {"linear": True},
     ("homm", "seed"): {"num_moments": 7},
     ("afn", "radius"): {"form": "hard"},
+    ("cdan", "num_random"): {"max_products": 14},
 }
 each = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 
@@ -109,7 +122,7 @@ class Run:
         many: bool = False,
     ) -> None:
         torch.manual_seed(0)
-        self.entry, self.world, self.needs = entry, world, needs
+        self.entry, self.world, self.needs, self.steps = entry, world, needs, 0
         world.network.heads["third"] = torch.nn.Linear(5, 3).to(world.labels.device)
         self.objective: Objective = entry.load()(**(config or {}))
         setup = world.setup()
@@ -141,6 +154,8 @@ class Run:
         return Batch(**fields, rows=batch.rows, share=batch.share)
 
     def step(self) -> torch.Tensor:
+        torch.manual_seed(self.steps)  # as the loop does
+        self.steps += 1
         value = self.objective(*self.batches())
         if value.requires_grad:
             value.backward()
@@ -216,15 +231,14 @@ def test_state_is_all_that_a_killed_run_needs(entry: Entry, make_world: Any) -> 
     run.step()
     state = {name: tensor.clone() for name, tensor in run.objective.state_dict().items()}
     resumed = Run(entry, make_world())
+    resumed.steps = run.steps
     resumed.batches()  # the network has run once, as the other's has
     for parameter, copied in zip(resumed.parameters(), run.parameters(), strict=True):
         parameter.grad = None if copied.grad is None else copied.grad.clone()
     resumed.objective.load_state_dict(state)
     if entry.name == "stochastic-normalisation":
         resumed.world.network.load_state_dict(run.world.network.state_dict())
-    torch.manual_seed(1)
     expected = run.step()
-    torch.manual_seed(1)
     assert torch.equal(resumed.step(), expected)
 
 
@@ -283,10 +297,13 @@ def test_half_precision_gives_float32_inside_autocast_and_out(entry: Entry, make
         return value.bfloat16() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
     batches = [Batch(**{name: halved(value) for name, value in vars(batch).items()}) for batch in half.batches()]
+    torch.manual_seed(1)
     expected = full.objective(*full.batches())
+    torch.manual_seed(1)
     value = half.objective(*batches)
     assert value.dtype == torch.float32
     assert torch.allclose(value, expected, rtol=0.1, atol=0.05)
+    torch.manual_seed(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = half.objective(*batches)
     assert inside.dtype == torch.float32

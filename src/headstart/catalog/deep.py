@@ -32,7 +32,18 @@ _MOMENTS: tuple[Entry, ...] = (  # moments of the features are matched
     _objective("bsp", "BSP", "the largest singular values of the features are held down; beside a critic"),
 )
 
-_ADVERSARIAL: tuple[Entry, ...] = ()  # a critic must not tell the domains apart
+_ADVERSARIAL: tuple[Entry, ...] = (  # a critic must not tell the domains apart
+    _objective("dann", "DANN", "a critic of the domains, the features' gradient turned round"),
+    _objective("multi-domain-dann", "MultiDomainDANN", "the same with several source domains, target or not"),
+    _objective("domain-confusion", "DomainConfusion", "features on which a critic of the domains is undecided"),
+    _objective("adda", "ADDA", "target features taken for those of the network that learned on the source"),
+    _objective("cdan", "CDAN", "a critic of features and predictions together; CDAN+E with entropy"),
+    _objective("mdd", "MDD", "a second classifier agrees on source rows and contradicts on target rows"),
+    _objective("gvb", "GVB", "a critic of predictions, with bridges that vanish"),
+    _objective("wdgrl", "WDGRL", "Wasserstein distance of the features by a critic of slope 1"),
+    _objective("pada", "PADA", "source classes that the target does not show count less"),
+    _objective("osbp", "OSBP", "one more class for target rows unlike any source class"),
+)
 
 _TARGET: tuple[Entry, ...] = ()  # what target rows say of themselves
 
@@ -46,7 +57,22 @@ _GENERALISATION: tuple[Entry, ...] = (  # several sources, no target
 
 DEEP_OBJECTIVES = (*_SPECIFICATION, *_MOMENTS, *_ADVERSARIAL, *_TARGET, *_GENERALISATION)
 
-_ADVERSARIAL_RECIPES: tuple[Entry, ...] = ()
+_ADVERSARIAL_RECIPES: tuple[Entry, ...] = (
+    _recipe("dann", "adversarial:dann", "features on which a critic cannot tell the domains apart"),
+    _recipe("multi-domain-dann", "adversarial:multi_domain_dann", "the same with several source domains"),
+    _recipe(
+        "domain-confusion", "adversarial:domain_confusion", "features on which a critic is undecided, in two phases"
+    ),
+    _recipe("adda", "adversarial:adda", "after learning on the source, an encoder of the target against a critic"),
+    _recipe("cdan", "adversarial:cdan", "the critic sees features and predictions together"),
+    _recipe("cdan-e", "adversarial:cdan_e", "the same, rows the classifier is sure of count more"),
+    _recipe("mcd", "adversarial:mcd", "two classifiers that disagree on target rows, features that make them agree"),
+    _recipe("mdd", "adversarial:mdd", "margin disparity discrepancy by a second classifier"),
+    _recipe("gvb", "adversarial:gvb", "a critic of predictions, with bridges that vanish"),
+    _recipe("wdgrl", "adversarial:wdgrl", "Wasserstein distance by a critic that takes five steps for one"),
+    _recipe("pada", "adversarial:pada", "partial: the target has some of the source's classes only"),
+    _recipe("osbp", "adversarial:osbp", "open set: the target has classes the source has not"),
+)
 
 _TARGET_RECIPES: tuple[Entry, ...] = ()
 

@@ -1,5 +1,9 @@
 """Floor 2: differentiable loss terms. Each file is one formula: a pure function, and a thin `Objective` over it."""
 
+from headstart.objectives.adda import (
+    ADDA,
+    inverted_label_loss,
+)
 from headstart.objectives.afn import (
     AFN,
     hard_feature_norm,
@@ -12,6 +16,12 @@ from headstart.objectives.bi_tuning import (
 from headstart.objectives.bsp import (
     BSP,
     batch_spectral_penalty,
+)
+from headstart.objectives.cdan import (
+    CDAN,
+    certainty_weights,
+    multilinear_map,
+    randomised_map,
 )
 from headstart.objectives.classifier_discrepancy import (
     ClassifierDiscrepancy,
@@ -30,8 +40,19 @@ from headstart.objectives.consistency import (
     Consistency,
     consistency_loss,
 )
+from headstart.objectives.critic import (
+    Critic,
+    domain_loss,
+    gradient_penalty,
+    reverse_gradient,
+)
 from headstart.objectives.dan import (
     DAN,
+)
+from headstart.objectives.dann import (
+    DANN,
+    MultiDomainDANN,
+    multi_domain_loss,
 )
 from headstart.objectives.deep_coral import (
     CORAL,
@@ -51,6 +72,10 @@ from headstart.objectives.distillation import (
     Distillation,
     distillation_loss,
     kl_divergence,
+)
+from headstart.objectives.domain_confusion import (
+    DomainConfusion,
+    confusion_loss,
 )
 from headstart.objectives.domain_coral import (
     DomainCORAL,
@@ -80,6 +105,9 @@ from headstart.objectives.group_dro import (
     GroupDRO,
     exponential_update,
 )
+from headstart.objectives.gvb import (
+    GVB,
+)
 from headstart.objectives.homm import (
     HoMM,
     moment_distance,
@@ -102,6 +130,10 @@ from headstart.objectives.learning_without_forgetting import (
     LwF,
     lwf_loss,
 )
+from headstart.objectives.mdd import (
+    MDD,
+    margin_disparity,
+)
 from headstart.objectives.mixstyle import (
     MixStyle,
     mix_style,
@@ -114,6 +146,15 @@ from headstart.objectives.objective import (
     Objective,
     Setup,
     joint_loss,
+)
+from headstart.objectives.osbp import (
+    OSBP,
+    unknown_loss,
+    unknown_odds,
+)
+from headstart.objectives.pada import (
+    PADA,
+    partial_loss,
 )
 from headstart.objectives.schedules import (
     linear,
@@ -147,31 +188,44 @@ from headstart.objectives.vrex import (
     VREx,
     risk_variance,
 )
+from headstart.objectives.wdgrl import (
+    WDGRL,
+)
 
 __all__ = [
+    "ADDA",
     "AFN",
     "BSP",
     "BSS",
+    "CDAN",
     "CMD",
     "CORAL",
     "DAN",
+    "DANN",
     "DELTA",
     "DSAN",
+    "GVB",
     "IRM",
     "JAN",
     "L2SP",
+    "MDD",
     "NEEDS",
+    "OSBP",
+    "PADA",
     "SWD",
+    "WDGRL",
     "Batch",
     "BiTuning",
     "BinaryCrossEntropy",
     "ClassifierDiscrepancy",
     "CoTuning",
     "Consistency",
+    "Critic",
     "CrossEntropy",
     "DeepJDOT",
     "Distillation",
     "DomainCORAL",
+    "DomainConfusion",
     "DomainDistance",
     "Embedding",
     "FeatureMapping",
@@ -179,6 +233,7 @@ __all__ = [
     "HoMM",
     "LwF",
     "MixStyle",
+    "MultiDomainDANN",
     "Objective",
     "OutputMapping",
     "Setup",
@@ -191,22 +246,27 @@ __all__ = [
     "batch_spectral_shrinkage",
     "binary_cross_entropy",
     "central_moment_discrepancy",
+    "certainty_weights",
     "channel_increases",
     "channel_weights",
     "classifier_discrepancy",
+    "confusion_loss",
     "consistency_loss",
     "contrastive_loss",
     "cross_entropy",
     "direct_relationship",
     "distillation_loss",
     "domain_coral_distance",
+    "domain_loss",
     "domain_risks",
     "embedding_loss",
     "exponential_update",
     "feature_map_distance",
     "feature_mapping_loss",
     "gaussian_affinity",
+    "gradient_penalty",
     "hard_feature_norm",
+    "inverted_label_loss",
     "irm_penalty",
     "joint_loss",
     "joint_mmd",
@@ -216,11 +276,17 @@ __all__ = [
     "linear",
     "local_mmd",
     "lwf_loss",
+    "margin_disparity",
     "mix_style",
     "moment_distance",
     "moment_kernel_distance",
+    "multi_domain_loss",
+    "multilinear_map",
+    "partial_loss",
     "probe_channels",
     "ramp",
+    "randomised_map",
+    "reverse_gradient",
     "reverse_relationship",
     "risk_variance",
     "sampled_moment_distance",
@@ -228,6 +294,8 @@ __all__ = [
     "squared_error",
     "stepwise_feature_norm",
     "supervised_objective",
+    "unknown_loss",
+    "unknown_odds",
     "with_mixstyle",
     "with_stochastic_normalisation",
     "without_mixstyle",
