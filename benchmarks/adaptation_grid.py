@@ -115,6 +115,57 @@ def office_caltech() -> Domains:
     return _images(DATA / "office_caltech10" / "images", ("amazon", "caltech10", "dslr", "webcam"))
 
 
+def sentences() -> Domains:
+    """Film reviews, product reviews and news phrases with a good or bad opinion, embedded by MiniLM."""
+    import pandas as pd
+
+    found = {}
+    for name in ("mr", "cr", "mpqa"):
+        table = pd.read_parquet(DATA / "text_sentence_cls" / f"{name}.parquet")
+        part = table.sample(min(1000, len(table)), random_state=0)
+        found[name] = (_embed([str(text)[:1000] for text in part["text"]], "minilm-l6"), part["label"].to_numpy())
+    return found
+
+
+def nusax() -> Domains:
+    """English opinions with three labels, and the test sentences of eleven other languages, embedded by an English MiniLM."""
+    import pandas as pd
+
+    table = pd.read_parquet(DATA / "text_nusax_senti" / "nusax_senti.parquet")
+    found = {}
+    for name in sorted(table["lang"].unique(), key=lambda name: name != "english"):
+        part = table[(table["lang"] == name) & (table["split"] == ("train" if name == "english" else "test"))]
+        found[str(name)] = (_embed(list(part["text"].astype(str)), "minilm-l6"), part["label"].astype(str).to_numpy())
+    return found
+
+
+def amazon() -> Domains:
+    """Amazon reviews as 5,000 counts on 200 directions of a truncated SVD of log(1 + count), rows of length 1."""
+    from scipy import sparse
+    from sklearn.decomposition import TruncatedSVD
+
+    rows, labels = {}, {}
+    with np.load(DATA / "text_amazon_dann" / "amazon_dann.npz") as stored:
+        for name in ("books", "dvd", "electronics", "kitchen"):
+            parts = [stored[f"{name}_train_{part}"] for part in ("data", "indices", "indptr")]
+            rows[name] = sparse.csr_matrix(tuple(parts), shape=(len(parts[2]) - 1, 5000)).astype(np.float64).log1p()
+            labels[name] = stored[f"{name}_train_labels"]
+    reduce = TruncatedSVD(200, random_state=0).fit(sparse.vstack(list(rows.values())))
+    return {name: (_unit(reduce.transform(part)), labels[name]) for name, part in rows.items()}
+
+
+def wine() -> Domains:
+    """Eleven measurements of red and of white wines; good ones (6 or more) against the rest."""
+    import pandas as pd
+
+    table = pd.read_parquet(DATA / "tab_wine_quality" / "wine_quality.parquet")
+    columns = [name for name in table.columns if name not in {"quality", "color"}]
+    return {
+        str(name): (part[columns].to_numpy(float), (part["quality"] >= 6).to_numpy().astype(int))
+        for name, part in table.groupby("color")
+    }
+
+
 def _images(folder: Path, names: tuple[str, ...]) -> Domains:
     found = {}
     for name in names:
@@ -127,6 +178,10 @@ def _images(folder: Path, names: tuple[str, ...]) -> Domains:
 def _embed(rows: Any, name: str) -> Matrix:
     data = open_dataset(rows, unlabelled=True)
     values = extract_features(data, open_backbone(name), progress=Progress(quiet=True)).values_nd
+    return _unit(values)
+
+
+def _unit(values: Matrix) -> Matrix:
     return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), dtype=np.float32)
 
 
@@ -138,8 +193,13 @@ SETS = {
     "digits": digits,
     "reviews": reviews,
     "heart": heart,
+    "amazon": amazon,
+    "sentences": sentences,
+    "nusax": nusax,
+    "wine": wine,
 }
-EMBEDDED = {"office_caltech", "pacs", "reviews"}
+EMBEDDED = {"office_caltech", "pacs", "reviews", "amazon", "sentences", "nusax"}
+SOURCES = {"nusax": {"english"}}
 
 
 def some(rows_nd: Matrix, labels_n: Matrix, most: int, seed: int) -> tuple[Matrix, Matrix]:
@@ -160,6 +220,8 @@ def pairs(name: str, domains: Domains, most: int, seed: int) -> Iterator[tuple[s
     """Give every ordered pair on one scale: source rows, class numbers, target rows, target's class numbers."""
     classes = np.unique(np.concatenate([labels for _, labels in domains.values()]))
     for first, second in itertools.permutations(domains, 2):
+        if first not in SOURCES.get(name, domains):
+            continue
         source, labels = some(*domains[first], most, seed)
         target, truth = some(*domains[second], most, seed + 1)
         if name not in EMBEDDED:

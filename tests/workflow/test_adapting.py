@@ -206,6 +206,21 @@ def test_evidence_holds_what_a_rule_needs_and_source_rows_it_was_not_trained_on(
     )
 
 
+@pytest.mark.parametrize("method", ["subspace-alignment", "tca", "coral"])
+def test_features_of_both_domains_lie_in_one_space(method: str) -> None:
+    """Axes found on part of the source may be turned; a rule that compares both domains must not see that as a shift."""
+    source, labels, target, _ = stretched()
+    codes = (labels == "bee").astype(int)
+    needs = frozenset({"source_probabilities_vk", "source_features_vr", "target_features_mr"})
+    rival = try_candidates(make_candidates([method], LogisticRegression()), source, codes, target, needs=needs)[1]
+    assert isinstance(rival.evidence, CandidateEvidence) and rival.evidence.source_rows_vd is not None
+    aligner = rival.fitted.aligner_
+    as_source = np.ones(len(rival.evidence.source_rows_vd), dtype=int)
+    seen = aligner.transform(rival.evidence.source_rows_vd, sample_domain=as_source)
+    np.testing.assert_allclose(rival.evidence.source_features_vr, seen)
+    np.testing.assert_allclose(rival.evidence.target_features_mr, aligner.transform(target, sample_domain=None))
+
+
 def test_the_penalty_is_chosen_by_the_source() -> None:
     draws = np.random.default_rng(0)
     rows = draws.normal(size=(200, 30))

@@ -32,6 +32,7 @@ __all__ = [
     "NO_ADAPTATION",
     "base_classifier",
     "default_candidates",
+    "hold_out",
     "make_candidates",
     "try_candidates",
 ]
@@ -130,7 +131,7 @@ def try_candidates(
         One stage, "adapt".
     """
     codes = np.unique(codes_n, return_inverse=True)[1]
-    held_out = _hold_out(codes, seed)
+    held_out = hold_out(codes, seed)
     rivals = []
     with (progress or Progress(quiet=True)).stage("adapt", len(candidates)) as stage:
         for name, estimator in candidates.items():
@@ -149,7 +150,7 @@ def try_candidates(
     return rivals
 
 
-def _hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:
+def hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:
     """Return places of source rows to learn from and to judge on: a quarter, of every class where it has two rows."""
     if np.bincount(codes_n).min() >= 2 and len(codes_n) // 4 >= len(np.unique(codes_n)):
         split = StratifiedShuffleSplit(1, test_size=0.25, random_state=seed)
@@ -182,7 +183,8 @@ def _evidence(
         options = {"sample_domain": as_source} if aligned else {}
         given["source_probabilities_vk"] = partial.predict_proba(source_nd[judge], **options)
         if "source_features_vr" in needs:
-            given["source_features_vr"] = rows_as_seen(partial, source_nd[judge], as_source)
+            # In the space of the target's features: axes of two fits may differ in sign and order, and would look like a shift.
+            given["source_features_vr"] = fitted.source_seen_nr[judge]
     if "target_features_mr" in needs:
         given["target_features_mr"] = fitted.target_seen_mr
     if "target_rows_md" in needs:

@@ -141,9 +141,23 @@ class ClassAMI(CandidateRule):
 
     def score(self, evidence: CandidateEvidence) -> float:
         """Return the adjusted mutual information; 0 when a single class is predicted, which tells nothing."""
+        from sklearn.metrics import adjusted_mutual_info_score
+
+        predicted = evidence.target_probabilities_mk.argmax(axis=1)
+        if (predicted == predicted[0]).all():
+            return 0.0
+        return float(adjusted_mutual_info_score(predicted, self.clusters(evidence)))
+
+    def clusters(self, evidence: CandidateEvidence) -> npt.NDArray[np.int64]:
+        """Return the k-means cluster of each target row, with as many clusters as classes.
+
+        Raises
+        ------
+        DataError
+            If there are fewer target rows than classes.
+        """
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
-        from sklearn.metrics import adjusted_mutual_info_score
 
         features = evidence.target_features_mr
         assert features is not None
@@ -153,15 +167,13 @@ class ClassAMI(CandidateRule):
                 f"{evidence.num_classes} classes."
             )
         order = canonical_order(features)
-        predicted = evidence.target_probabilities_mk.argmax(axis=1)[order]
-        if (predicted == predicted[0]).all():
-            return 0.0
         seed = derive_seed(self.random_state, "class ami")
         clusterer = KMeans(evidence.num_classes, n_init=10, random_state=seed)
+        found = np.empty(len(features), dtype=np.int64)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than classes
-            clusters = clusterer.fit_predict(features[order].astype(np.float64))
-        return float(adjusted_mutual_info_score(predicted, clusters))
+            found[order] = clusterer.fit_predict(features[order].astype(np.float64))
+        return found
 
 
 class SoftNeighbourhoodDensity(CandidateRule):

@@ -1,0 +1,168 @@
+"""All that a rule of choice may read of every candidate on every pair of domains, gathered once, so that rules are tried in seconds.
+
+    python benchmarks/adaptation_evidence.py FOLDER [--only surf,pacs] [--methods coral,tca] [--rows 500] [--accuracy-only]
+
+One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
+judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
+the scores of the rules that need features. ``--accuracy-only`` fits once and keeps probabilities of target rows alone, for
+candidates too slow for the rest. Pairs and candidates that are there already are left. `benchmarks/selection_rules.py` reads this.
+Needs the shared data (HEADSTART_SHARED). One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from adaptation_grid import SETS, pairs
+from headstart.alignment import AdaptedClassifier, FeatureAligner
+from headstart.catalog import entries
+from headstart.core.errors import HeadstartError
+from headstart.evaluation.selecting.row_order import canonical_order
+from headstart.evaluation.selection import CandidateEvidence, ClassAMI, MixVal, density_ratio
+from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, hold_out, make_candidates
+
+Matrix = NDArray[Any]
+SEEDS = {"heart": 2, "digits": 3, "wine": 3}
+
+
+class Shared:
+    """What every candidate of a pair has in common, worked out once."""
+
+    def __init__(self, source: Matrix, codes: Matrix, target: Matrix, seed: int) -> None:
+        self.source, self.codes, self.target = source, np.unique(codes, return_inverse=True)[1], target
+        self.num_classes = int(self.codes.max()) + 1
+        self.learn, self.judge = hold_out(self.codes, seed)
+        self.base = base_classifier(source, self.codes, seed=seed)
+        self._unchanged: dict[str, Any] = {}
+
+    def once(self, name: str, work: Any, unchanged: bool) -> Any:
+        """Return a result over rows as they came from memory; over changed rows work it out."""
+        if not unchanged:
+            return work()
+        if name not in self._unchanged:
+            self._unchanged[name] = work()
+        return self._unchanged[name]
+
+
+def seen(fitted: Any, rows: Matrix, sample_domain: Matrix | None) -> Matrix:
+    """Return rows as the adapted classifier sees them."""
+    aligner = getattr(fitted, "aligner_", None)
+    if isinstance(aligner, FeatureAligner):
+        return np.asarray(aligner.transform(rows, sample_domain=sample_domain))
+    return rows
+
+
+def spread(probabilities: Matrix, classes: Matrix, num_classes: int) -> Matrix:
+    """Return probabilities with a column for every class, also those the classifier never met."""
+    table = np.zeros((len(probabilities), num_classes), dtype=np.float32)
+    table[:, np.asarray(classes, dtype=int)] = probabilities
+    return table
+
+
+def gather(estimator: Any, shared: Shared, accuracy_only: bool) -> dict[str, Any]:
+    """Fit a candidate and return what rules read of it."""
+    started = time.process_time()
+    fitted = clone(estimator).fit(shared.source, shared.codes, shared.target)
+    found: dict[str, Any] = {"target": fitted.predict_proba(shared.target).astype(np.float32)}
+    found["fit_cpu"] = time.process_time() - started
+    if accuracy_only:
+        return found
+    as_source = np.ones(len(shared.judge), dtype=np.int64)
+    partial = clone(estimator).fit(shared.source[shared.learn], shared.codes[shared.learn], shared.target)
+    options = {"sample_domain": as_source} if isinstance(partial, AdaptedClassifier) else {}
+    found["source"] = partial.predict_proba(shared.source[shared.judge], **options).astype(np.float32)
+    found["target_partial"] = partial.predict_proba(shared.target).astype(np.float32)
+    features, source_features = seen(fitted, shared.target, None), seen(fitted, shared.source[shared.judge], as_source)
+    unchanged = features is shared.target
+    found["weights"] = shared.once("ratio", lambda: density_ratio(source_features, features), unchanged)
+    evidence = CandidateEvidence(
+        target_probabilities_mk=found["target"],
+        target_features_mr=features,
+        target_rows_md=shared.target,
+        predict_target=fitted.predict_proba,
+    )
+    found["clusters"] = shared.once("clusters", lambda: ClassAMI().clusters(evidence), unchanged)
+    found["mixval"] = MixVal().consistency(evidence)
+    found |= back(estimator, shared, found["target"].argmax(axis=1))
+    found["cpu"] = time.process_time() - started
+    return found
+
+
+def back(estimator: Any, shared: Shared, pseudo: Matrix) -> dict[str, Any]:
+    """Return probabilities of all source rows after adapting back from the target's answers to the rows learnt from."""
+    started = time.process_time()
+    if (pseudo == pseudo[0]).all():
+        table = np.zeros((len(shared.source), shared.num_classes), dtype=np.float32)
+        table[:, pseudo[0]] = 1.0
+    else:
+        try:
+            model = clone(estimator).fit(shared.target, pseudo, shared.source[shared.learn])
+            table = spread(model.predict_proba(shared.source), np.unique(pseudo), shared.num_classes)
+        except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            return {"back_failed": str(error)[:200]}
+    return {"back": table, "back_cpu": time.process_time() - started}
+
+
+def main() -> None:
+    """Gather what is asked for and not there yet."""
+    parser = argparse.ArgumentParser(description="Evidence for rules of choice.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--methods", default="")
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--accuracy-only", action="store_true")
+    arguments = parser.parse_args()
+    methods = [name for name in arguments.methods.split(",") if name] or [
+        entry.name for entry in entries("aligner") if entry.installed and not entry.details
+    ]
+    warnings.simplefilter("ignore")
+    for name in [name for name in arguments.only.split(",") if name] or list(SETS):
+        domains = SETS[name]()
+        for seed in range(SEEDS.get(name, 1)):
+            for pair in pairs(name, domains, arguments.rows, seed):
+                one_pair(arguments.folder / name / f"{pair[0]}@{seed}", pair, methods, seed, arguments.accuracy_only)
+
+
+def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, accuracy_only: bool) -> None:
+    """Gather one pair's candidates that are not there yet."""
+    _, source, codes, target, truth = pair
+    wanted = [name for name in (NO_ADAPTATION, *methods) if not (folder / f"{name}.npz").exists()]
+    if not wanted:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    started, shared = time.process_time(), Shared(source, codes, target, seed)
+    present = np.unique(codes)
+    np.savez(
+        folder / "pair.npz",
+        source=source.astype(np.float32),
+        codes=shared.codes,
+        target=target.astype(np.float32),
+        truth=np.where(np.isin(truth, present), np.searchsorted(present, truth), -1),
+        learn=shared.learn,
+        judge=shared.judge,
+        order=canonical_order(target),
+        penalty=shared.base.C,
+    )
+    candidates = make_candidates([name for name in wanted if name != NO_ADAPTATION], shared.base)
+    failed = 0
+    for name, estimator in candidates.items():
+        if name not in wanted:
+            continue
+        try:
+            found = gather(estimator, shared, accuracy_only)
+        except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            found, failed = {"failed": str(error)[:200]}, failed + 1
+        np.savez(folder / f"{name}.npz", **found)
+    print(f"{folder.parent.name} {folder.name} {time.process_time() - started:.1f} s, {failed} failed", flush=True)
+
+
+if __name__ == "__main__":
+    main()
