@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"min_effective_rows": 1.0} for name in ("RuLSIF", "ULSIF")},
     "BBSE": {"min_effective_rows": 1.0, "max_condition": float("inf")},  # ... and labels drawn at random
     "CODA": {"num_rounds": 3},
+    "Committee": {"members": [AdaptedClassifier(CORAL()), AdaptedClassifier()]},
     "DASVM": {"max_rounds": 5},
     "Fusion": {"candidates": (0.5,), "num_folds": 2},
     "SourcePriorLogistic": {"num_folds": 2},

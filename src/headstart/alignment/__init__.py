@@ -14,6 +14,7 @@ from headstart.alignment.balanced_weighting import BalancedWeighting, BalancedWe
 from headstart.alignment.bbse import BBSE
 from headstart.alignment.co_training import CoTraining
 from headstart.alignment.coda import CODA
+from headstart.alignment.committee import Committee
 from headstart.alignment.coral import CORAL
 from headstart.alignment.dasvm import DASVM
 from headstart.alignment.democratic import DemocraticCoLearning
@@ -71,6 +72,7 @@ __all__ = [
     "BalancedWeightingRegressor",
     "ClassRegularisedTransport",
     "CoTraining",
+    "Committee",
     "DemocraticCoLearning",
     "DiscriminatorRatio",
     "DomainClassifier",

@@ -11,7 +11,7 @@ candidate comes as `CandidateEvidence`, which has no place for one. Every rule c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ import numpy as np
 from headstart.core.errors import ConfigError, DataError, did_you_mean
 from headstart.evaluation.selecting.agreement import EnsembleAgreement, RankConsensus
 from headstart.evaluation.selecting.circular import CircularValidation
+from headstart.evaluation.selecting.circular_test import CircularTest
+from headstart.evaluation.selecting.committee import committee_evidence
 from headstart.evaluation.selecting.evidence import CandidateEvidence, FailedCandidate, Predictor, Refit
 from headstart.evaluation.selecting.mixing import MixVal
 from headstart.evaluation.selecting.predictions import BatchNuclearNorm, InfoMax, PredictionEntropy
@@ -36,6 +38,7 @@ __all__ = [
     "BatchNuclearNorm",
     "CandidateEvidence",
     "CandidateRule",
+    "CircularTest",
     "CircularValidation",
     "ClassAMI",
     "DeepEmbeddedValidation",
@@ -55,6 +58,7 @@ __all__ = [
     "SelectionRule",
     "SoftNeighbourhoodDensity",
     "SourceAccuracy",
+    "committee_evidence",
     "density_ratio",
     "select",
 ]
@@ -132,7 +136,7 @@ def select(
     no_adaptation : str
         Which candidate is the source model as it is. It is chosen unless another beats it by more than ``margin``.
     margin : float, optional
-        At least 0, in the rule's unit; ``rule.default_margin`` when left out.
+        At least 0, in the rule's unit; the rule's own when left out, which may grow with the noise of the difference.
 
     Returns
     -------
@@ -155,7 +159,7 @@ def select(
     >>> select({"do not adapt": stays, "CORAL": moves}, InfoMax(), no_adaptation="do not adapt", margin=0.5).chosen
     'do not adapt'
     """
-    judged, margin = _check(candidates, rule, no_adaptation, margin)
+    judged = _check(candidates, rule, no_adaptation, margin)
     by_rule = rule.scores(judged)
     scores = {
         name: Score(math.nan, f"failed: {candidate.reason}")
@@ -165,33 +169,53 @@ def select(
     }
     if not any(score.is_judged for score in scores.values()):
         raise DataError(f"select: {rule.name} could judge no candidate; {scores[no_adaptation].reason}.")
-    chosen, reason = _choose(scores, rule, no_adaptation, margin)
+    first = [name for name in rule.first_choices(judged) if scores[name].is_judged and name != no_adaptation]
+    chosen, reason, margin = _choose(scores, rule, no_adaptation, margin, first)
     return Selection(chosen, reason, scores, rule.name, no_adaptation, margin)
 
 
-def _choose(scores: dict[str, Score], rule: SelectionRule, no_adaptation: str, margin: float) -> tuple[str, str]:
-    """Return the chosen name and the reason."""
+def _choose(
+    scores: dict[str, Score], rule: SelectionRule, no_adaptation: str, asked: float | None, first: Sequence[str]
+) -> tuple[str, str, float]:
+    """Return the chosen name, the reason and the margin it had to exceed."""
     stay, by = scores[no_adaptation], f"by {rule.facts.title}"
     if not stay.is_judged:
-        return no_adaptation, (
-            f"{no_adaptation} could not be judged {by} ({stay.reason}), so nothing shows that adapting would help."
-        )
+        reason = f"{no_adaptation} could not be judged {by} ({stay.reason}), so nothing shows that adapting would help."
+        return no_adaptation, reason, asked or 0.0
     rivals = {name: score.value for name, score in scores.items() if name != no_adaptation and score.is_judged}
     if not rivals:
-        return no_adaptation, f"No adaptation could be judged {by}."
-    top = max(rivals.values())
-    best = next(name for name, value in rivals.items() if is_tie(value, top))
+        return no_adaptation, f"No adaptation could be judged {by}.", asked or 0.0
+    best = _best(rivals)
+    beaten = {name for name in rivals if _beats(scores[name], stay, rule, asked)}
+    if preferred := [name for name in first if name in beaten]:
+        best = _best({name: rivals[name] for name in preferred})
+    elif best not in beaten and beaten:
+        best = _best({name: rivals[name] for name in rivals if name in beaten})
+    margin = rule.margin(scores[best], stay) if asked is None else asked
     gain, needed = rivals[best] - stay.value, f", more than the margin of {margin:.3g}" if margin else ""
-    if gain > margin and not is_tie(gain, margin):
-        tied = [name for name, value in rivals.items() if name != best and is_tie(value, top)]
-        also = f" {', '.join(tied)} scored the same; the first was taken." if tied else ""
-        return best, (
+    if best in beaten:
+        tied = [name for name, value in rivals.items() if name != best and is_tie(value, rivals[best])]
+        also = f" {', '.join(tied)} scored the same; the first was taken." if tied and not preferred else ""
+        also = f" It is taken before better scores: {rule.facts.title} trusts it more." if preferred else also
+        reason = (
             f"{best} scores {rivals[best]:.3g} {by}, {gain:.3g} above {no_adaptation} ({stay.value:.3g}){needed}.{also}"
         )
+        return best, reason, margin
     short = "not above" if gain <= 0 or is_tie(gain, 0.0) else f"not more than the margin of {margin:.3g} above"
-    return no_adaptation, (
-        f"The best adaptation, {best}, scores {rivals[best]:.3g} {by}, {short} {no_adaptation} ({stay.value:.3g})."
-    )
+    reason = f"The best adaptation, {best}, scores {rivals[best]:.3g} {by}, {short} {no_adaptation} ({stay.value:.3g})."
+    return no_adaptation, reason, margin
+
+
+def _best(values: Mapping[str, float]) -> str:
+    """Return the name of the largest value; of equal ones the first."""
+    top = max(values.values())
+    return next(name for name, value in values.items() if is_tie(value, top))
+
+
+def _beats(score: Score, stay: Score, rule: SelectionRule, asked: float | None) -> bool:
+    """Return whether a score exceeds that of "do not adapt" by more than the margin."""
+    margin, gain = rule.margin(score, stay) if asked is None else asked, score.value - stay.value
+    return gain > margin and not is_tie(gain, margin)
 
 
 def _check(
@@ -199,12 +223,11 @@ def _check(
     rule: SelectionRule,
     no_adaptation: str,
     margin: float | None,
-) -> tuple[dict[str, CandidateEvidence], float]:
-    """Return the candidates that did not fail, and the margin."""
+) -> dict[str, CandidateEvidence]:
+    """Return the candidates that did not fail."""
     if not isinstance(rule, SelectionRule):
         raise ConfigError(f"select: rule must be a selection rule, such as CircularValidation(); got {rule!r}.")
-    margin = rule.default_margin if margin is None else margin
-    if not (math.isfinite(margin) and margin >= 0):
+    if margin is not None and not (math.isfinite(margin) and margin >= 0):
         raise ConfigError(f"select: margin must be a number of at least 0, in the rule's unit; got {margin}.")
     if no_adaptation not in candidates:
         raise ConfigError(
@@ -224,7 +247,7 @@ def _check(
         reason = getattr(candidates[no_adaptation], "reason", "")
         raise DataError(f"select: {no_adaptation!r} itself failed, so there is nothing to fall back on: {reason}")
     _check_labels(judged)
-    return judged, margin
+    return judged
 
 
 def _check_labels(judged: dict[str, CandidateEvidence]) -> None:

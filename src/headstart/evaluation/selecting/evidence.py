@@ -63,7 +63,9 @@ class CandidateEvidence:
     target_features_mr : array of shape (m, r), optional
         Target rows as the adapted classifier sees them.
     source_training_nd : array or sparse matrix of shape (n, d), optional
-        Source rows the candidate was trained on, before adaptation; without labels.
+        Source rows the candidate was trained on, before adaptation.
+    source_training_labels_n : integer array of shape (n,), optional
+        Class numbers of those rows: for a rule whose own step never sees them, such as the way back of circular validation.
     input_weights_v : array of shape (v,), optional
         Density ratio target / source at ``source_rows_vd``; estimated from the rows where it is not given.
     feature_weights_v : array of shape (v,), optional
@@ -73,6 +75,8 @@ class CandidateEvidence:
         ``lambda source, labels, target: clone(estimator).fit(source, labels, target)``.
     predict_target : callable, optional
         The fitted candidate: rows like ``target_rows_md`` in, probabilities of shape (rows, k) out.
+    members : tuple of CandidateEvidence, optional
+        Of a committee: the candidates whose probabilities it averages. `committee_evidence` makes one.
 
     Raises
     ------
@@ -98,10 +102,12 @@ class CandidateEvidence:
     source_features_vr: Array | None = None
     target_features_mr: Array | None = None
     source_training_nd: Any = None
+    source_training_labels_n: Array | None = None
     input_weights_v: Array | None = None
     feature_weights_v: Array | None = None
     refit: Refit | None = None
     predict_target: Callable[[Any], Any] | None = None
+    members: tuple[CandidateEvidence, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("target_probabilities_mk", "source_probabilities_vk"):
@@ -122,8 +128,9 @@ class CandidateEvidence:
                 f"{_WHO}: source_probabilities_vk has {self.source_probabilities_vk.shape[1]} classes but "
                 f"target_probabilities_mk has {self.num_classes}; give both a column for each class."
             )
-        if self.source_labels_v is not None:
-            self._replace("source_labels_v", _class_numbers(self.source_labels_v, self.num_classes))
+        for name in ("source_labels_v", "source_training_labels_n"):
+            if getattr(self, name) is not None:
+                self._replace(name, _class_numbers(name, getattr(self, name), self.num_classes))
         self._check_rows()
 
     def _replace(self, name: str, value: Array) -> None:
@@ -131,7 +138,7 @@ class CandidateEvidence:
 
     def _check_rows(self) -> None:
         """Refuse different numbers of rows, and different widths where one is expected."""
-        for suffixes in (("_vk", "_v", "_vd", "_vr"), ("_mk", "_md", "_mr")):
+        for suffixes in (("_vk", "_v", "_vd", "_vr"), ("_mk", "_md", "_mr"), ("_nd", "_n")):
             group = [f.name for f in fields(self) if f.name[f.name.rfind("_") :] in suffixes]
             given = [name for name in group if getattr(self, name) is not None]
             for name in given[1:]:
@@ -212,14 +219,14 @@ def _weights(name: str, weights: Any) -> Array:
     return values
 
 
-def _class_numbers(labels: Any, num_classes: int) -> Array:
+def _class_numbers(name: str, labels: Any, num_classes: int) -> Array:
     values = np.asarray(labels)
     if values.ndim != 1:
-        raise ShapeError(f"{_WHO}: source_labels_v must hold one class number a row; got shape {values.shape}.")
+        raise ShapeError(f"{_WHO}: {name} must hold one class number a row; got shape {values.shape}.")
     whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.rint(values)).all()))
     if not whole or (len(values) and (values.min() < 0 or values.max() >= num_classes)):
         raise DataError(
-            f"{_WHO}: source_labels_v must be class numbers 0 to {num_classes - 1}, the columns of the probabilities; "
+            f"{_WHO}: {name} must be class numbers 0 to {num_classes - 1}, the columns of the probabilities; "
             f"got {values[:5].tolist()}."
         )
     return values.astype(np.int64)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.core.errors import ConfigError, DataError, HeadstartError
 from headstart.evaluation.selecting.evidence import CandidateEvidence
 
-__all__ = ["CandidateRule", "RuleFacts", "Score", "SelectionRule", "is_tie", "rank_shares"]
+__all__ = ["CandidateRule", "RuleFacts", "Score", "SelectionRule", "is_tie", "paired_error", "rank_shares"]
 
 Candidates = Mapping[str, CandidateEvidence]
 
@@ -59,10 +60,13 @@ class Score:
         The higher the better; NaN where the candidate could not be judged.
     reason : str
         Why not, then.
+    outcomes : array, optional
+        What the score is the mean of, one number a row, where all candidates are judged on the same rows.
     """
 
     value: float
     reason: str = ""
+    outcomes: npt.NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_judged(self) -> bool:
@@ -83,12 +87,15 @@ class SelectionRule(ABC):
         Whether scores of candidates whose features differ in kind and width can be set against each other.
     default_margin : float
         How much better than "do not adapt" a candidate must score unless the caller says otherwise.
+    default_errors : float
+        The same in standard errors of the paired difference, for rules whose scores have outcomes; the larger counts.
     """
 
     facts: ClassVar[RuleFacts]
     needs: tuple[frozenset[str], ...]
     compares_feature_spaces: bool = True
     default_margin: float = 0.0
+    default_errors: float = 0.0
 
     @property
     def name(self) -> str:
@@ -98,6 +105,15 @@ class SelectionRule(ABC):
     def missing(self, evidence: CandidateEvidence) -> tuple[str, ...]:
         """Return the fields that are lacking, the fewest that would do; empty when the rule can judge."""
         return min((tuple(sorted(need - evidence.available)) for need in self.needs), key=len)
+
+    def margin(self, best: Score, stay: Score) -> float:
+        """Return by how much ``best`` must exceed ``stay`` to be chosen over it."""
+        return max(self.default_margin, self.default_errors * paired_error(best, stay) if self.default_errors else 0.0)
+
+    def first_choices(self, candidates: Candidates) -> tuple[str, ...]:
+        """Return names that are chosen before better scores, as long as they beat "do not adapt"; none unless a rule says so."""
+        del candidates
+        return ()
 
     @abstractmethod
     def scores(self, candidates: Candidates) -> dict[str, Score]:
@@ -162,6 +178,27 @@ class CandidateRule(SelectionRule):
         HeadstartError
             If the evidence is too little, or degenerate.
         """
+
+
+def paired_error(first: Score, second: Score) -> float:
+    """Return the standard error of the difference of two scores over the same rows.
+
+    ``sqrt(sum_i (a_i - b_i)^2) / n``: that of McNemar's test under the null, so that one row of difference is never certain.
+
+    Raises
+    ------
+    DataError
+        If a score has no outcomes, or both are not of the same rows.
+
+    Examples
+    --------
+    >>> paired_error(Score(0.75, outcomes=np.array([1, 1, 1, 0])), Score(0.25, outcomes=np.array([1, 0, 0, 0])))
+    0.3535533905932738
+    """
+    if first.outcomes is None or second.outcomes is None or first.outcomes.shape != second.outcomes.shape:
+        raise DataError("paired_error: both scores need outcomes of the same rows, so that their difference can be judged.")
+    gaps = first.outcomes.astype(np.float64) - second.outcomes.astype(np.float64)
+    return float(math.sqrt(np.square(gaps).sum()) / len(gaps))
 
 
 def is_tie(first: float, second: float) -> bool:
