@@ -1,11 +1,12 @@
-"""All that a rule of choice may read of every candidate on every pair of domains, gathered once, so that rules are tried in seconds.
+"""All that a rule of choice may read of every candidate on every pair of domains, gathered once: rules are then tried in seconds.
 
-    python benchmarks/adaptation_evidence.py FOLDER [--only surf,pacs] [--methods coral,tca] [--rows 500] [--accuracy-only]
+    python benchmarks/adaptation_evidence.py FOLDER [--only surf,pacs] [--methods coral,tca] [--rows 500] [--only-return]
 
 One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
 judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
-the scores of the rules that need features. ``--accuracy-only`` fits once and keeps probabilities of target rows alone, for
-candidates too slow for the rest. Pairs and candidates that are there already are left. `benchmarks/selection_rules.py` reads this.
+what the rules need that look at features (not for moved rows of more than 500 features, where it costs more than the fits).
+``--only-return`` keeps probabilities of target rows and of the way back alone: two fits a candidate instead of three. Pairs and
+candidates that are there already are left. `benchmarks/selection_rules.py` reads this.
 Needs the shared data (HEADSTART_SHARED). One thread.
 """
 
@@ -31,6 +32,7 @@ from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, hold_
 
 Matrix = NDArray[Any]
 SEEDS = {"heart": 2, "digits": 3, "wine": 3}
+WIDEST = 500  # features of moved rows that clusters and density ratios are still worked out for
 
 
 class Shared:
@@ -67,14 +69,14 @@ def spread(probabilities: Matrix, classes: Matrix, num_classes: int) -> Matrix:
     return table
 
 
-def gather(estimator: Any, shared: Shared, accuracy_only: bool) -> dict[str, Any]:
+def gather(estimator: Any, shared: Shared, only_return: bool) -> dict[str, Any]:
     """Fit a candidate and return what rules read of it."""
     started = time.process_time()
     fitted = clone(estimator).fit(shared.source, shared.codes, shared.target)
     found: dict[str, Any] = {"target": fitted.predict_proba(shared.target).astype(np.float32)}
-    found["fit_cpu"] = time.process_time() - started
-    if accuracy_only:
-        return found
+    found |= back(estimator, shared, found["target"].argmax(axis=1))
+    if only_return:
+        return {**found, "cpu": time.process_time() - started}
     as_source = np.ones(len(shared.judge), dtype=np.int64)
     partial = clone(estimator).fit(shared.source[shared.learn], shared.codes[shared.learn], shared.target)
     options = {"sample_domain": as_source} if isinstance(partial, AdaptedClassifier) else {}
@@ -82,23 +84,24 @@ def gather(estimator: Any, shared: Shared, accuracy_only: bool) -> dict[str, Any
     found["target_partial"] = partial.predict_proba(shared.target).astype(np.float32)
     features, source_features = seen(fitted, shared.target, None), seen(fitted, shared.source[shared.judge], as_source)
     unchanged = features is shared.target
-    found["weights"] = shared.once("ratio", lambda: density_ratio(source_features, features), unchanged)
+    looks = unchanged or features.shape[1] <= WIDEST
+    if looks:
+        found["weights"] = shared.once("ratio", lambda: density_ratio(source_features, features), unchanged)
     evidence = CandidateEvidence(
         target_probabilities_mk=found["target"],
         target_features_mr=features,
         target_rows_md=shared.target,
         predict_target=fitted.predict_proba,
     )
-    found["clusters"] = shared.once("clusters", lambda: ClassAMI().clusters(evidence), unchanged)
+    if looks:
+        found["clusters"] = shared.once("clusters", lambda: ClassAMI().clusters(evidence), unchanged)
     found["mixval"] = MixVal().consistency(evidence)
-    found |= back(estimator, shared, found["target"].argmax(axis=1))
     found["cpu"] = time.process_time() - started
     return found
 
 
 def back(estimator: Any, shared: Shared, pseudo: Matrix) -> dict[str, Any]:
     """Return probabilities of all source rows after adapting back from the target's answers to the rows learnt from."""
-    started = time.process_time()
     if (pseudo == pseudo[0]).all():
         table = np.zeros((len(shared.source), shared.num_classes), dtype=np.float32)
         table[:, pseudo[0]] = 1.0
@@ -108,7 +111,7 @@ def back(estimator: Any, shared: Shared, pseudo: Matrix) -> dict[str, Any]:
             table = spread(model.predict_proba(shared.source), np.unique(pseudo), shared.num_classes)
         except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             return {"back_failed": str(error)[:200]}
-    return {"back": table, "back_cpu": time.process_time() - started}
+    return {"back": table}
 
 
 def main() -> None:
@@ -118,7 +121,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--methods", default="")
     parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--accuracy-only", action="store_true")
+    parser.add_argument("--only-return", action="store_true")
     arguments = parser.parse_args()
     methods = [name for name in arguments.methods.split(",") if name] or [
         entry.name for entry in entries("aligner") if entry.installed and not entry.details
@@ -128,10 +131,10 @@ def main() -> None:
         domains = SETS[name]()
         for seed in range(SEEDS.get(name, 1)):
             for pair in pairs(name, domains, arguments.rows, seed):
-                one_pair(arguments.folder / name / f"{pair[0]}@{seed}", pair, methods, seed, arguments.accuracy_only)
+                one_pair(arguments.folder / name / f"{pair[0]}@{seed}", pair, methods, seed, arguments.only_return)
 
 
-def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, accuracy_only: bool) -> None:
+def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, only_return: bool) -> None:
     """Gather one pair's candidates that are not there yet."""
     _, source, codes, target, truth = pair
     wanted = [name for name in (NO_ADAPTATION, *methods) if not (folder / f"{name}.npz").exists()]
@@ -157,7 +160,7 @@ def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, accuracy_on
         if name not in wanted:
             continue
         try:
-            found = gather(estimator, shared, accuracy_only)
+            found = gather(estimator, shared, only_return)
         except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             found, failed = {"failed": str(error)[:200]}, failed + 1
         np.savez(folder / f"{name}.npz", **found)

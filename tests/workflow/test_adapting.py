@@ -12,18 +12,21 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import headstart
-from headstart.alignment import CORAL, AdaptedClassifier
+from headstart.alignment import CORAL, AdaptedClassifier, Committee
 from headstart.core.errors import ConfigError, DataError, DomainError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
+from headstart.evaluation.selection import CandidateEvidence, CircularTest, FailedCandidate
 from headstart.workflow.adaptations import (
+    COMMITTEE,
     NO_ADAPTATION,
+    add_committee,
     base_classifier,
     make_candidates,
     try_candidates,
 )
 from headstart.workflow.domains import open_two_domains
+from headstart.workflow.rivals import FittedEstimator, Rival
 
 
 def stretched(num_rows: int = 160, seed: int = 0) -> tuple[Any, Any, Any, Any]:
@@ -214,11 +217,38 @@ def test_features_of_both_domains_lie_in_one_space(method: str) -> None:
     needs = frozenset({"source_probabilities_vk", "source_features_vr", "target_features_mr"})
     rival = try_candidates(make_candidates([method], LogisticRegression()), source, codes, target, needs=needs)[1]
     assert isinstance(rival.evidence, CandidateEvidence) and rival.evidence.source_rows_vd is not None
-    aligner = rival.fitted.aligner_
+    assert isinstance(rival.fitted, FittedEstimator)
+    aligner = rival.fitted.estimator.aligner_
     as_source = np.ones(len(rival.evidence.source_rows_vd), dtype=int)
     seen = aligner.transform(rival.evidence.source_rows_vd, sample_domain=as_source)
     np.testing.assert_allclose(rival.evidence.source_features_vr, seen)
     np.testing.assert_allclose(rival.evidence.target_features_mr, aligner.transform(target, sample_domain=None))
+
+
+def test_two_adaptations_and_more_form_a_committee() -> None:
+    truth = stretched()[3]
+    found = adapted(methods=["coral", "moment-matching"], target_labels=truth)
+    assert [line.name for line in found.lines] == [NO_ADAPTATION, "coral", "moment-matching", COMMITTEE]
+    assert found.selection.chosen == COMMITTEE
+    fitted = found.rival.fitted
+    assert isinstance(fitted, FittedEstimator) and isinstance(fitted.estimator, Committee)
+    tables = [member.predict_proba(found.domains.target_md) for member in fitted.estimator.members_]
+    assert len(tables) == 3
+    np.testing.assert_allclose(found.probabilities_mk, np.mean(tables, axis=0))
+    assert COMMITTEE not in [line.name for line in adapted(methods=["coral"]).lines]
+
+
+def test_a_committee_has_no_seat_for_what_broke_off() -> None:
+    source, labels, target, _ = stretched()
+    codes = (labels == "bee").astype(int)
+    candidates = make_candidates(["coral", "moment-matching", "linear-ot"], LogisticRegression())
+    rivals = try_candidates(candidates, source, codes, target, needs=CircularTest().wants)
+    broken = Rival("broken", None, FailedCandidate("never works"), 0.0)
+    found = add_committee([*rivals[:2], broken, *rivals[2:]], source, target)
+    assert [rival.name for rival in found[-2:]] == ["linear-ot", COMMITTEE]
+    assert isinstance(found[-1].evidence, CandidateEvidence) and found[-1].evidence.members is not None
+    assert len(found[-1].evidence.members) == 4
+    assert len(add_committee([rivals[0], broken, rivals[1]], source, target)) == 3  # one adaptation is no committee
 
 
 def test_the_penalty_is_chosen_by_the_source() -> None:

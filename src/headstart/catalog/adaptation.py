@@ -173,6 +173,9 @@ DISTANCES = (
 )
 
 RULES = (
+    _rule(
+        "circular-test", "CircularTest", "adapt there and back: do more source labels return than chance would explain?"
+    ),
     _rule("circular-validation", "CircularValidation", "adapt there and back: do the source labels return?"),
     _rule("importance-weighted", "ImportanceWeighted", "held-out source rows, weighted by how target-like they are"),
     _rule("dev", "DeepEmbeddedValidation", "importance-weighted risk with a control variate, on adapted features"),

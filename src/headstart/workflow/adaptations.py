@@ -3,7 +3,8 @@
     candidate -> fitted on source (labels) + target (none) -> probabilities of target rows
                  fitted again on part of the source        -> probabilities of the source rows left out
 
-"Do not adapt" is the first candidate, always. A candidate that breaks off stays in the table with its reason.
+"Do not adapt" is the first candidate, always; the committee of all is the last where there are two adaptations or more. A
+candidate that breaks off stays in the table with its reason.
 Shapes: n source rows, m target rows, v source rows held out, d features, k classes.
 """
 
@@ -20,16 +21,18 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
 
-from headstart.alignment import AdaptedClassifier, Aligner, DomainClassifier, FeatureAligner, Reweighter
+from headstart.alignment import AdaptedClassifier, Aligner, Committee, DomainClassifier, FeatureAligner, Reweighter
 from headstart.catalog import find
 from headstart.core.errors import ConfigError, HeadstartError
 from headstart.core.progress import Progress
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
-from headstart.workflow.rivals import FittedEstimator, Rival, rows_as_seen
+from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, committee_evidence
+from headstart.workflow.rivals import FittedEstimator, Rival
 
 __all__ = [
+    "COMMITTEE",
     "DEFAULT_CANDIDATES",
     "NO_ADAPTATION",
+    "add_committee",
     "base_classifier",
     "default_candidates",
     "hold_out",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 NO_ADAPTATION = "do not adapt"
+COMMITTEE = "committee"
 DEFAULT_CANDIDATES = ("moment-matching", "class-transport", "jda", "meda", "gradual-co-training", "source-free")
 _QUADRATIC = {"class-transport", "meda"}  # these hold a number for every pair of rows
 _MOST_PAIRED_ROWS = 8000
@@ -150,6 +154,23 @@ def try_candidates(
     return rivals
 
 
+def add_committee(rivals: Sequence[Rival], source_nd: Array, target_md: Array) -> list[Rival]:
+    """Return the rivals and, where two adaptations or more came through, the committee of all that came through.
+
+    It costs no fit: its answers are the mean of theirs, "do not adapt" among them.
+    """
+    members = [rival for rival in rivals if isinstance(rival.fitted, FittedEstimator)]
+    if len(members) < 3 or members[0].name != NO_ADAPTATION:
+        return list(rivals)
+    started = time.process_time()
+    estimators = [rival.fitted.estimator for rival in members if isinstance(rival.fitted, FittedEstimator)]
+    evidence = committee_evidence(
+        [rival.evidence for rival in members if isinstance(rival.evidence, CandidateEvidence)]
+    )
+    fitted = FittedEstimator(Committee.of(estimators), source_nd, target_md)
+    return [*rivals, Rival(COMMITTEE, fitted, evidence, time.process_time() - started)]
+
+
 def hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:
     """Return places of source rows to learn from and to judge on: a quarter, of every class where it has two rows."""
     if np.bincount(codes_n).min() >= 2 and len(codes_n) // 4 >= len(np.unique(codes_n)):
@@ -192,7 +213,7 @@ def _evidence(
     if "predict_target" in needs:
         given["predict_target"] = fitted.estimator.predict_proba
     if "refit" in needs:
-        given["source_training_nd"] = source_nd if partial is None else source_nd[learn]
+        given |= {"source_training_nd": source_nd[learn], "source_training_labels_n": codes_n[learn]}
         given |= {"source_rows_vd": source_nd[judge], "source_labels_v": codes_n[judge], "target_rows_md": target_md}
         given["refit"] = lambda source, labels, target: clone(estimator).fit(source, labels, target)
     return CandidateEvidence(**given)

@@ -35,6 +35,7 @@ from headstart.report.adapted import AdaptedLine, Hindsight
 from headstart.workflow.adaptation_folder import check_folder, provenance, write_adaptation
 from headstart.workflow.adaptations import (
     NO_ADAPTATION,
+    add_committee,
     base_classifier,
     default_candidates,
     make_candidates,
@@ -46,7 +47,7 @@ from headstart.workflow.versions import now, versions
 
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
 
-DEFAULT_RULE = "circular-validation"
+DEFAULT_RULE = "circular-test"
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,16 @@ def adapt(
     codes, classes = _classes(two)
     names = tuple(methods) or default_candidates(len(two.source_nd) + len(two.target_md))
     base = base_classifier(two.source_nd, codes, seed=seed)
-    needs = frozenset[str]().union(*judge.needs)
     rivals = try_candidates(
-        make_candidates(names, base), two.source_nd, codes, two.target_md, needs=needs, seed=seed, progress=progress
+        make_candidates(names, base),
+        two.source_nd,
+        codes,
+        two.target_md,
+        needs=judge.wants,
+        seed=seed,
+        progress=progress,
     )
+    rivals = add_committee(rivals, two.source_nd, two.target_md)
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     progress.say(

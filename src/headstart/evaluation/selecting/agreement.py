@@ -106,6 +106,11 @@ class RankConsensus(SelectionRule):
         self.needs = tuple(dict.fromkeys(need for rule in self.rules for need in rule.needs))
         self.compares_feature_spaces = all(rule.compares_feature_spaces for rule in self.rules)
 
+    @property
+    def wants(self) -> frozenset[str]:
+        """Fields that any of the rules wants."""
+        return frozenset[str]().union(*(rule.wants for rule in self.rules))
+
     def scores(self, candidates: Candidates) -> dict[str, Score]:
         """Return each candidate's mean rank."""
         votes: dict[str, list[float]] = {name: [] for name in candidates}

@@ -5,9 +5,9 @@
     chosen over "do not adapt" if  score_c - score_0 > z sqrt(sum_i (r_ci - r_0i)^2) / n,    r = 1 where a label returned
     committee:  B = mean of its members' B, each member gone there and back with its own answers
 
-Sources: circular validation is Bruzzone & Marconcini, IEEE TPAMI 2010, and Zhong et al., ECML PKDD 2010; the paired error is that of
-McNemar, Psychometrika 1947, under the null. The rest is headstart's own: judging on every labelled source row, a margin in
-standard errors of the pair rather than in points, and the return of a committee.
+Sources: circular validation is Bruzzone & Marconcini, IEEE TPAMI 2010, and Zhong et al., ECML PKDD 2010; the paired error is
+that of McNemar, Psychometrika 1947, under the null. The rest is headstart's own: judging on every labelled source row, a margin
+in standard errors of the pair rather than in points, and the return of a committee.
 Use it to choose among anything that can go back, committees before all. A margin in points asks for the impossible where "do not
 adapt" returns 98 % of the labels, and for too little on a hundred rows; an error of the pair is small where both agree.
 It ignores everything that undoes itself on the way back: classes swapped consistently return as they were.
@@ -117,7 +117,9 @@ class CircularTest(SelectionRule):
         if id(evidence) not in known:
             if evidence.members is not None:
                 tables = [self._returned(member, known) for member in evidence.members]
-                fewest = min(len(table) for table in tables)  # one that goes by features answers for held-out rows alone
+                fewest = min(
+                    len(table) for table in tables
+                )  # one that goes by features answers for held-out rows alone
                 known[id(evidence)] = np.asarray(np.mean([table[:fewest] for table in tables], axis=0))
             elif self._goes_by_features(evidence):
                 known[id(evidence)] = _by_features(evidence)
@@ -146,7 +148,8 @@ def _by_recipe(evidence: CandidateEvidence) -> Array:
     assert evidence.refit is not None
     rows, back = evidence.source_rows_vd, evidence.source_training_nd
     if back is not None and evidence.source_training_labels_n is not None:
-        rows = sparse.vstack([rows, back]).tocsr() if sparse.issparse(rows) else np.concatenate([rows, back])
+        stack: Any = sparse.vstack if sparse.issparse(rows) else np.concatenate
+        rows = stack([rows, back])
     back = evidence.source_rows_vd if back is None else back
     pseudo_m = evidence.target_probabilities_mk.argmax(axis=1)
     identity = np.eye(evidence.num_classes)

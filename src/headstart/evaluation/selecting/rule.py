@@ -82,7 +82,7 @@ class SelectionRule(ABC):
     facts : RuleFacts
         Origin, unit, range and known failure.
     needs : tuple of frozenset of str
-        Fields of `CandidateEvidence` a score is computed from: all of *one* of these sets.
+        Fields of `CandidateEvidence` a score is computed from: all of *one* of these sets, the best first.
     compares_feature_spaces : bool
         Whether scores of candidates whose features differ in kind and width can be set against each other.
     default_margin : float
@@ -101,6 +101,11 @@ class SelectionRule(ABC):
     def name(self) -> str:
         """Name of the class."""
         return type(self).__name__
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Fields to give where everything can be had: the first of ``needs``, which serves the rule best."""
+        return self.needs[0]
 
     def missing(self, evidence: CandidateEvidence) -> tuple[str, ...]:
         """Return the fields that are lacking, the fewest that would do; empty when the rule can judge."""
@@ -196,7 +201,9 @@ def paired_error(first: Score, second: Score) -> float:
     0.3535533905932738
     """
     if first.outcomes is None or second.outcomes is None or first.outcomes.shape != second.outcomes.shape:
-        raise DataError("paired_error: both scores need outcomes of the same rows, so that their difference can be judged.")
+        raise DataError(
+            "paired_error: both scores need outcomes of the same rows, so that their difference can be judged."
+        )
     gaps = first.outcomes.astype(np.float64) - second.outcomes.astype(np.float64)
     return float(math.sqrt(np.square(gaps).sum()) / len(gaps))
 
