@@ -196,7 +196,8 @@ def _choose(
     if best in beaten:
         tied = [name for name, value in rivals.items() if name != best and is_tie(value, rivals[best])]
         also = f" {', '.join(tied)} scored the same; the first was taken." if tied and not preferred else ""
-        better = [name for name in rivals if name in beaten and rivals[name] > rivals[best]]
+        more = [name for name, value in rivals.items() if value > rivals[best] and not is_tie(value, rivals[best])]
+        better = [name for name in more if name in beaten]
         also = f" {', '.join(better)} scored more, but {best} goes first wherever it passes." if better else also
         reason = (
             f"{best} scores {rivals[best]:.3g} {by}, {gain:.3g} above {no_adaptation} ({stay.value:.3g}){needed}.{also}"

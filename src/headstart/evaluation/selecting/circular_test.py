@@ -68,7 +68,6 @@ class CircularTest(SelectionRule):
     )
     needs = (
         frozenset({"refit", "source_rows_vd", "source_labels_v", "target_rows_md"}),
-        frozenset({"members"}),
         frozenset({"source_features_vr", "target_features_mr", "source_labels_v"}),
     )
 
@@ -84,6 +83,12 @@ class CircularTest(SelectionRule):
         held_out_alone = any(self._goes_by_features(evidence) for evidence in candidates.values())
         known: dict[int, Array] = {}
         return {name: self._judge(evidence, held_out_alone, known) for name, evidence in candidates.items()}
+
+    def missing(self, evidence: CandidateEvidence) -> tuple[str, ...]:
+        """Return the fields that are lacking; of a committee, those of the first member that lacks any."""
+        if evidence.members is None:
+            return super().missing(evidence)
+        return next((lacking for member in evidence.members if (lacking := self.missing(member))), ())
 
     def first_choices(self, candidates: Candidates) -> tuple[str, ...]:
         """Return the committees: one that passes is chosen before any single candidate."""
@@ -130,7 +135,8 @@ class CircularTest(SelectionRule):
     def _goes_by_features(self, evidence: CandidateEvidence) -> bool:
         if evidence.members is not None:
             return any(self._goes_by_features(member) for member in evidence.members)
-        return bool(self.needs[0] - evidence.available) and not self.needs[2] - evidence.available
+        by_recipe, by_features = self.needs
+        return bool(by_recipe - evidence.available) and not by_features - evidence.available
 
 
 def _labels(evidence: CandidateEvidence) -> Array:

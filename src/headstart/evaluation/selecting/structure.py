@@ -143,6 +143,7 @@ class ClassAMI(CandidateRule):
         """Return the adjusted mutual information; 0 when a single class is predicted, which tells nothing."""
         from sklearn.metrics import adjusted_mutual_info_score
 
+        _check_enough(evidence)
         predicted = evidence.target_probabilities_mk.argmax(axis=1)
         if (predicted == predicted[0]).all():
             return 0.0
@@ -159,13 +160,7 @@ class ClassAMI(CandidateRule):
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
 
-        features = evidence.target_features_mr
-        assert features is not None
-        if len(features) < evidence.num_classes:
-            raise DataError(
-                f"ClassAMI: needs at least as many target rows as classes; got {len(features)} rows and "
-                f"{evidence.num_classes} classes."
-            )
+        features = _check_enough(evidence)
         order = canonical_order(features)
         seed = derive_seed(self.random_state, "class ami")
         clusterer = KMeans(evidence.num_classes, n_init=10, random_state=seed)
@@ -174,6 +169,18 @@ class ClassAMI(CandidateRule):
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than classes
             found[order] = clusterer.fit_predict(features[order].astype(np.float64))
         return found
+
+
+def _check_enough(evidence: CandidateEvidence) -> Array:
+    """Return the target features; refuse fewer rows than clusters."""
+    features = evidence.target_features_mr
+    assert features is not None
+    if len(features) < evidence.num_classes:
+        raise DataError(
+            f"ClassAMI: needs at least as many target rows as classes; got {len(features)} rows and "
+            f"{evidence.num_classes} classes."
+        )
+    return features
 
 
 class SoftNeighbourhoodDensity(CandidateRule):
