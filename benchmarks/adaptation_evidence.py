@@ -1,6 +1,6 @@
 """All that a rule of choice may read of every candidate on every pair of domains, gathered once: rules are then tried in seconds.
 
-    python benchmarks/adaptation_evidence.py FOLDER [--only surf,pacs] [--methods coral,tca] [--rows 500] [--only-return]
+    python benchmarks/adaptation_evidence.py [--folder FOLDER] [--only surf,pacs] [--methods coral,tca] [--rows 500] [--only-return]
 
 One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
 judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
@@ -26,12 +26,14 @@ from adaptation_grid import SETS, pairs
 from headstart.alignment import AdaptedClassifier, FeatureAligner
 from headstart.catalog import entries
 from headstart.core.errors import HeadstartError
+from headstart.core.places import cache_folder
 from headstart.evaluation.selecting.row_order import canonical_order
 from headstart.evaluation.selection import CandidateEvidence, ClassAMI, MixVal, density_ratio
 from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, hold_out, make_candidates
 
 Matrix = NDArray[Any]
 SEEDS = {"heart": 2, "digits": 3, "wine": 3}
+FOLDER = cache_folder() / "adaptation_evidence"
 WIDEST = 500  # features of moved rows that clusters and density ratios are still worked out for
 
 
@@ -117,7 +119,7 @@ def back(estimator: Any, shared: Shared, pseudo: Matrix) -> dict[str, Any]:
 def main() -> None:
     """Gather what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description="Evidence for rules of choice.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--only", default="")
     parser.add_argument("--methods", default="")
     parser.add_argument("--rows", type=int, default=500)

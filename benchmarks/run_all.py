@@ -29,6 +29,8 @@ SCRIPTS = (
     "office_caltech",
     "amazon_reviews",
     "adaptation_grid",
+    "adaptation_evidence",
+    "selection_rules",
 )
 
 

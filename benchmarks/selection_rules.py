@@ -1,7 +1,7 @@
 """Every rule of choice on the evidence of every pair of domains, with all constants chosen on the other data sets.
 
-    python benchmarks/adaptation_evidence.py FOLDER
-    python benchmarks/selection_rules.py FOLDER
+    python benchmarks/adaptation_evidence.py [--folder FOLDER]
+    python benchmarks/selection_rules.py [--folder FOLDER]
 
 Gain: points of accuracy over "do not adapt"; the mean of a data set's pairs, then of the data sets. A loss or a win is more than
 one point. "Left out" means: for each data set the candidates (added one by one, greedily) and the standard errors z, or the
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
 
+from adaptation_evidence import FOLDER
 from headstart.core.errors import HeadstartError
 from headstart.evaluation.selecting.rule import rank_shares
 from headstart.evaluation.selecting.source_risk import control_variate_risk
@@ -390,7 +391,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     """Judge every rule and store the table."""
     parser = argparse.ArgumentParser(description="Rules of choice on gathered evidence.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     pairs = load(parser.parse_args().folder)
     sets = sorted({pair.data_set for pair in pairs})
     tried = [{name for pair in pairs if pair.data_set == one for name in pair.candidates} for one in sets]
