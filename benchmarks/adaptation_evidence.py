@@ -1,6 +1,6 @@
 """All that a rule of choice may read of every candidate on every pair of domains, gathered once: rules are then tried in seconds.
 
-    python benchmarks/adaptation_evidence.py [--folder FOLDER] [--only surf,pacs] [--methods coral,tca] [--rows 500] [--only-return]
+    python benchmarks/adaptation_evidence.py [--folder FOLDER] [--only surf,pacs] [--methods coral,tca] [--only-return]
 
 One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
 judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
