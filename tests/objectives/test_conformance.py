@@ -48,6 +48,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "irm": {"start": 0.9},
     "vrex": {"start": 0.9},
     "groupdro": {"step": 3.0},
+    "m3sda": {"num_moments": 3},
+    "mdan": {"gamma": 3.0, "critic_weight": 0.5, "widths": (4,), "seed": 1},
     "mixstyle": {"segments": ("middle",), "probability": 1.0, "alpha": 5.0},
     "domain-distance": {
         "distance": "coral",

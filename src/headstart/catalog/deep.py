@@ -55,7 +55,12 @@ _GENERALISATION: tuple[Entry, ...] = (  # several sources, no target
     _objective("mixstyle", "MixStyle", "style of rows mixed inside the network"),
 )
 
-DEEP_OBJECTIVES = (*_SPECIFICATION, *_MOMENTS, *_ADVERSARIAL, *_TARGET, *_GENERALISATION)
+_SETTINGS: tuple[Entry, ...] = (  # several sources, unknown classes
+    _objective("m3sda", "M3SDA", "moments of all sources and the target alike"),
+    _objective("mdan", "MDAN", "a critic for each source, the hardest counts most"),
+)
+
+DEEP_OBJECTIVES = (*_SPECIFICATION, *_MOMENTS, *_ADVERSARIAL, *_TARGET, *_GENERALISATION, *_SETTINGS)
 
 _ADVERSARIAL_RECIPES: tuple[Entry, ...] = (
     _recipe("dann", "adversarial:dann", "features on which a critic cannot tell the domains apart"),
@@ -82,6 +87,8 @@ _SETTING_RECIPES: tuple[Entry, ...] = (
     _recipe("groupdro", "generalisation:groupdro", "several sources, no target: the worst domain counts most"),
     _recipe("irm", "generalisation:irm", "several sources, no target: one classifier best for each"),
     _recipe("vrex", "generalisation:vrex", "several sources, no target: risks alike"),
+    _recipe("m3sda", "multi_source:m3sda", "several sources: moments of all domains alike"),
+    _recipe("mdan", "multi_source:mdan", "several sources: a critic for each, the hardest counts most"),
     _recipe("mixstyle", "generalisation:mixstyle", "several sources, no target: styles mixed"),
 )
 

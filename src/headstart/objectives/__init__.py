@@ -130,6 +130,10 @@ from headstart.objectives.learning_without_forgetting import (
     LwF,
     lwf_loss,
 )
+from headstart.objectives.mdan import (
+    MDAN,
+    smoothed_maximum,
+)
 from headstart.objectives.mdd import (
     MDD,
     margin_disparity,
@@ -139,6 +143,10 @@ from headstart.objectives.mixstyle import (
     mix_style,
     with_mixstyle,
     without_mixstyle,
+)
+from headstart.objectives.moment_matching import (
+    M3SDA,
+    domain_moment_distance,
 )
 from headstart.objectives.objective import (
     NEEDS,
@@ -208,6 +216,8 @@ __all__ = [
     "IRM",
     "JAN",
     "L2SP",
+    "M3SDA",
+    "MDAN",
     "MDD",
     "NEEDS",
     "OSBP",
@@ -258,6 +268,7 @@ __all__ = [
     "distillation_loss",
     "domain_coral_distance",
     "domain_loss",
+    "domain_moment_distance",
     "domain_risks",
     "embedding_loss",
     "exponential_update",
@@ -291,6 +302,7 @@ __all__ = [
     "risk_variance",
     "sampled_moment_distance",
     "sliced_discrepancy",
+    "smoothed_maximum",
     "squared_error",
     "stepwise_feature_norm",
     "supervised_objective",
