@@ -85,6 +85,21 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "wdgrl": {"penalty": 1.0, **CRITIC},
     "pada": {"momentum": 0.5, "steepness": 1.0, **CRITIC},
     "osbp": {"boundary": 0.25, "strength": 0.5, "seed": 1},
+    "entropy": {"temperature": 3.0},
+    "mcc": {"temperature": 1.0},
+    "bnm": {"fast": True},
+    "infomax": {"diversity": 0.5},
+    "shot": {"labels": 1.0, "diversity": 0.5, "num_refreshes": 1},
+    "nrc": {"num_neighbours": 2, "num_expanded": 2, "distant": 0.5, "diversity": 0.5},
+    "neighbourhood-density": {"temperature": 1.0},
+    "vat": {"epsilon": 0.5, "xi": 0.5, "num_steps": 3},
+    "fixmatch": {"threshold": 0.5},
+    "flexmatch": {"threshold": 0.5, "warm_up": False},
+    "self-training": {"start": 1.0, "end": 1.0},
+    "deep-co-training": {"first": "third", "second": "third", "threshold": 0.5, "difference": 1.0},
+    "mean-teacher": {"threshold": 1.0, "ramp": 1.0},
+    "atdoc": {"form": "centres", "num_neighbours": 1, "temperature": 2.0, "momentum": 0.9},
+    "mme": {},
 }
 CHANGE_THE_NETWORK = {"stochastic-normalisation", "mixstyle"}  # and have no term of their own
 # What an argument needs beside it to make a difference.
@@ -98,6 +113,8 @@ BESIDES: dict[tuple[str, str], dict[str, Any]] = {
     ("homm", "seed"): {"num_moments": 7},
     ("afn", "radius"): {"form": "hard"},
     ("cdan", "num_random"): {"max_products": 14},
+    ("atdoc", "momentum"): {"form": "centres"},
+    ("flexmatch", "threshold"): {"warm_up": False},
 }
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("co-tuning", "seed"): {"method": "reverse"},
@@ -107,6 +124,8 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("homm", "seed"): {"num_moments": 7},
     ("afn", "radius"): {"form": "hard"},
     ("cdan", "num_random"): {"max_products": 14},
+    ("atdoc", "momentum"): {"form": "centres"},
+    ("flexmatch", "threshold"): {"warm_up": False},
 }
 each = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 

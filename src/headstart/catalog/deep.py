@@ -45,7 +45,25 @@ _ADVERSARIAL: tuple[Entry, ...] = (  # a critic must not tell the domains apart
     _objective("osbp", "OSBP", "one more class for target rows unlike any source class"),
 )
 
-_TARGET: tuple[Entry, ...] = ()  # what target rows say of themselves
+_TARGET: tuple[Entry, ...] = (  # what target rows say of themselves
+    _objective("entropy", "Entropy", "sure answers for rows without labels"),
+    _objective("mcc", "MCC", "minimum class confusion: no row torn between two classes"),
+    _objective("bnm", "BNM", "batch nuclear norm: sure answers that differ from each other; also the fast form"),
+    _objective("infomax", "InfoMax", "information maximisation: sure answers that use all classes"),
+    _objective(
+        "shot", "SHOT", "information maximisation, and labels by the nearest class centre, renewed now and then"
+    ),
+    _objective("nrc", "NRC", "the answers of neighbours, above all of those that are neighbours in turn"),
+    _objective("neighbourhood-density", "NeighbourhoodDensity", "dense neighbourhoods of like answers (SND as a loss)"),
+    _objective("vat", "VAT", "virtual adversarial training: no change of the answer in its most changeable direction"),
+    _objective("fixmatch", "FixMatch", "sure answers hold for strongly changed views too"),
+    _objective("flexmatch", "FlexMatch", "FixMatch with a threshold for each class that rises as it is learned"),
+    _objective("self-training", "SelfTraining", "the surest share of each class's rows keeps its answer as a label"),
+    _objective("deep-co-training", "DeepCoTraining", "two heads on different features label rows for each other"),
+    _objective("mean-teacher", "MeanTeacher", "the sure answers of the averaged network, with a weight that rises"),
+    _objective("atdoc", "ATDOC", "labels by near target rows, or by the nearest centre of target rows"),
+    _objective("mme", "MME", "minimax entropy between head and features, where a few target rows have labels"),
+)
 
 _GENERALISATION: tuple[Entry, ...] = (  # several sources, no target
     _objective("domain-coral", "DomainCORAL", "covariances of all source domains alike"),
@@ -79,7 +97,32 @@ _ADVERSARIAL_RECIPES: tuple[Entry, ...] = (
     _recipe("osbp", "adversarial:osbp", "open set: the target has classes the source has not"),
 )
 
-_TARGET_RECIPES: tuple[Entry, ...] = ()
+_TARGET_RECIPES: tuple[Entry, ...] = (
+    _recipe("entropy", "target_structure:entropy", "sure answers for target rows"),
+    _recipe("mcc", "target_structure:mcc", "minimum class confusion on target rows"),
+    _recipe("bnm", "target_structure:bnm", "batch nuclear-norm maximisation on target rows"),
+    _recipe("infomax", "target_structure:infomax", "information maximisation on target rows"),
+    _recipe(
+        "shot",
+        "target_structure:shot",
+        "source-free: sure, diverse answers and labels by class centres; the head stays",
+    ),
+    _recipe(
+        "nrc", "target_structure:nrc", "source-free: answers of neighbours and of their neighbours; the head stays"
+    ),
+    _recipe("vat", "target_structure:vat", "virtual adversarial training with entropy (VADA without its critic)"),
+    _recipe("fixmatch", "target_structure:fixmatch", "sure answers hold for strongly changed views"),
+    _recipe("flexmatch", "target_structure:flexmatch", "FixMatch with a rising threshold for each class"),
+    _recipe(
+        "self-training",
+        "target_structure:self_training",
+        "class-balanced self-training, from a fifth to half of the rows",
+    ),
+    _recipe("co-training", "target_structure:co_training", "two heads on different features label rows for each other"),
+    _recipe("mean-teacher", "target_structure:mean_teacher", "the averaged network teaches what it is sure of"),
+    _recipe("atdoc", "target_structure:atdoc", "target rows label each other through a memory"),
+    _recipe("mme", "target_structure:mme", "minimax entropy; for a few labelled target rows"),
+)
 
 _SETTING_RECIPES: tuple[Entry, ...] = (
     _recipe("erm", "generalisation:erm", "several sources, no target: every domain equally often"),

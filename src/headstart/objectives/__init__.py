@@ -9,6 +9,13 @@ from headstart.objectives.afn import (
     hard_feature_norm,
     stepwise_feature_norm,
 )
+from headstart.objectives.atdoc import (
+    ATDOC,
+    centre_vote,
+    neighbour_vote,
+    sharpened,
+    weighted_cross_entropy,
+)
 from headstart.objectives.bi_tuning import (
     BiTuning,
     contrastive_loss,
@@ -54,6 +61,11 @@ from headstart.objectives.dann import (
     MultiDomainDANN,
     multi_domain_loss,
 )
+from headstart.objectives.deep_co_training import (
+    DeepCoTraining,
+    exchanged_labels,
+    shared_features,
+)
 from headstart.objectives.deep_coral import (
     CORAL,
 )
@@ -96,10 +108,23 @@ from headstart.objectives.embedding import (
     embedding_loss,
     gaussian_affinity,
 )
+from headstart.objectives.entropy import (
+    Entropy,
+    mean_entropy,
+    row_entropies,
+)
 from headstart.objectives.feature_mapping import (
     FeatureMapping,
     OutputMapping,
     feature_mapping_loss,
+)
+from headstart.objectives.fixmatch import (
+    FixMatch,
+    confident_loss,
+)
+from headstart.objectives.flexmatch import (
+    FlexMatch,
+    curriculum_thresholds,
 )
 from headstart.objectives.group_dro import (
     GroupDRO,
@@ -113,6 +138,11 @@ from headstart.objectives.homm import (
     moment_distance,
     moment_kernel_distance,
     sampled_moment_distance,
+)
+from headstart.objectives.information_maximisation import (
+    InfoMax,
+    entropy_of_mean,
+    information_maximisation,
 )
 from headstart.objectives.irm import (
     IRM,
@@ -138,6 +168,18 @@ from headstart.objectives.mdd import (
     MDD,
     margin_disparity,
 )
+from headstart.objectives.mean_teacher import (
+    MeanTeacher,
+    gaussian_ramp,
+    teacher_loss,
+)
+from headstart.objectives.minimax_entropy import (
+    MME,
+)
+from headstart.objectives.minimum_class_confusion import (
+    MCC,
+    class_confusion,
+)
 from headstart.objectives.mixstyle import (
     MixStyle,
     mix_style,
@@ -147,6 +189,18 @@ from headstart.objectives.mixstyle import (
 from headstart.objectives.moment_matching import (
     M3SDA,
     domain_moment_distance,
+)
+from headstart.objectives.neighbourhood_density import (
+    NeighbourhoodDensity,
+    neighbourhood_density,
+)
+from headstart.objectives.neighbourhood_reciprocity import (
+    NRC,
+    neighbourhood_agreement,
+)
+from headstart.objectives.nuclear_norm import (
+    BNM,
+    batch_nuclear_norm,
 )
 from headstart.objectives.objective import (
     NEEDS,
@@ -167,6 +221,15 @@ from headstart.objectives.pada import (
 from headstart.objectives.schedules import (
     linear,
     ramp,
+)
+from headstart.objectives.self_training import (
+    SelfTraining,
+    balanced_thresholds,
+    self_training_loss,
+)
+from headstart.objectives.shot import (
+    SHOT,
+    centre_labels,
 )
 from headstart.objectives.spectral_shrinkage import (
     BSS,
@@ -192,6 +255,11 @@ from headstart.objectives.swd import (
     SWD,
     sliced_discrepancy,
 )
+from headstart.objectives.virtual_adversarial import (
+    VAT,
+    adversarial_direction,
+    virtual_adversarial_loss,
+)
 from headstart.objectives.vrex import (
     VREx,
     risk_variance,
@@ -203,6 +271,8 @@ from headstart.objectives.wdgrl import (
 __all__ = [
     "ADDA",
     "AFN",
+    "ATDOC",
+    "BNM",
     "BSP",
     "BSS",
     "CDAN",
@@ -217,12 +287,17 @@ __all__ = [
     "JAN",
     "L2SP",
     "M3SDA",
+    "MCC",
     "MDAN",
     "MDD",
+    "MME",
     "NEEDS",
+    "NRC",
     "OSBP",
     "PADA",
+    "SHOT",
     "SWD",
+    "VAT",
     "WDGRL",
     "Batch",
     "BiTuning",
@@ -232,38 +307,54 @@ __all__ = [
     "Consistency",
     "Critic",
     "CrossEntropy",
+    "DeepCoTraining",
     "DeepJDOT",
     "Distillation",
     "DomainCORAL",
     "DomainConfusion",
     "DomainDistance",
     "Embedding",
+    "Entropy",
     "FeatureMapping",
+    "FixMatch",
+    "FlexMatch",
     "GroupDRO",
     "HoMM",
+    "InfoMax",
     "LwF",
+    "MeanTeacher",
     "MixStyle",
     "MultiDomainDANN",
+    "NeighbourhoodDensity",
     "Objective",
     "OutputMapping",
+    "SelfTraining",
     "Setup",
     "SquaredError",
     "StochasticBatchNorm",
     "StochasticNormalisation",
     "VREx",
+    "adversarial_direction",
     "balanced_class_weights",
+    "balanced_thresholds",
+    "batch_nuclear_norm",
     "batch_spectral_penalty",
     "batch_spectral_shrinkage",
     "binary_cross_entropy",
     "central_moment_discrepancy",
+    "centre_labels",
+    "centre_vote",
     "certainty_weights",
     "channel_increases",
     "channel_weights",
+    "class_confusion",
     "classifier_discrepancy",
+    "confident_loss",
     "confusion_loss",
     "consistency_loss",
     "contrastive_loss",
     "cross_entropy",
+    "curriculum_thresholds",
     "direct_relationship",
     "distillation_loss",
     "domain_coral_distance",
@@ -271,12 +362,16 @@ __all__ = [
     "domain_moment_distance",
     "domain_risks",
     "embedding_loss",
+    "entropy_of_mean",
+    "exchanged_labels",
     "exponential_update",
     "feature_map_distance",
     "feature_mapping_loss",
     "gaussian_affinity",
+    "gaussian_ramp",
     "gradient_penalty",
     "hard_feature_norm",
+    "information_maximisation",
     "inverted_label_loss",
     "irm_penalty",
     "joint_loss",
@@ -288,11 +383,15 @@ __all__ = [
     "local_mmd",
     "lwf_loss",
     "margin_disparity",
+    "mean_entropy",
     "mix_style",
     "moment_distance",
     "moment_kernel_distance",
     "multi_domain_loss",
     "multilinear_map",
+    "neighbour_vote",
+    "neighbourhood_agreement",
+    "neighbourhood_density",
     "partial_loss",
     "probe_channels",
     "ramp",
@@ -300,14 +399,21 @@ __all__ = [
     "reverse_gradient",
     "reverse_relationship",
     "risk_variance",
+    "row_entropies",
     "sampled_moment_distance",
+    "self_training_loss",
+    "shared_features",
+    "sharpened",
     "sliced_discrepancy",
     "smoothed_maximum",
     "squared_error",
     "stepwise_feature_norm",
     "supervised_objective",
+    "teacher_loss",
     "unknown_loss",
     "unknown_odds",
+    "virtual_adversarial_loss",
+    "weighted_cross_entropy",
     "with_mixstyle",
     "with_stochastic_normalisation",
     "without_mixstyle",
