@@ -178,6 +178,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
         headstart.adapt(source, target, label="kind", out=tmp_path / "shut" / "out", progress=QUIET)
 
 
+@pytest.mark.golden
 def test_a_full_disk_is_said_and_leaves_no_finished_folder(tmp_path: Path) -> None:
     """No file of this process may grow beyond 3000 bytes: writing the model breaks off as on a full disk."""
     source, target, _ = tables(tmp_path)
@@ -203,7 +204,8 @@ def test_a_full_disk_is_said_and_leaves_no_finished_folder(tmp_path: Path) -> No
     check_same_answers(out, target)
 
 
-@pytest.mark.parametrize("place", ["save_model", "atomic_path", "write_json"])
+@pytest.mark.golden
+@pytest.mark.parametrize("place", ["save_model", "atomic_path", "write_adapt_report"])
 def test_a_killed_process_leaves_nothing_half_written(place: str, tmp_path: Path) -> None:
     source, target, _ = tables(tmp_path)
     out = tmp_path / "out"

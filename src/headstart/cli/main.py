@@ -336,7 +336,7 @@ def adapt(
     image: Image = None,
     label: Label = None,
     backbone: BackboneOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for predictions.csv and adapt.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the model, predictions.csv and the page.")] = None,
     runtime: RuntimeOption = "auto",
     seed: Seed = 0,
 ) -> None:
@@ -364,6 +364,8 @@ def adapt(
     print(found)
     if found.folder is not None:
         print(f"Predictions: {found.folder / 'predictions.csv'}")
+        print(f"Page: {found.folder / 'adapt.html'}")
+        print(f"Model: headstart predict {found.folder} NEW_ROWS --out answers.csv")
 
 
 @app.command()

@@ -17,15 +17,19 @@ __all__ = ["domain_map", "feature_chart"]
 _MOST_DOTS = 700
 
 
-def domain_map(source_n2: NDArray[Any], target_m2: NDArray[Any]) -> str:
+def domain_map(source_n2: NDArray[Any], target_m2: NDArray[Any], name: str = "domains", width: float = 560.0) -> str:
     """Return source rows as dots and target rows as rings on two shared axes; at most 700 of each.
 
     Parameters
     ----------
     source_n2, target_m2 : arrays of shape (n, 2) and (m, 2)
         Places of the rows.
+    name : str
+        Unique on the page.
+    width : float
+        In CSS pixels.
     """
-    with figure(560, 430) as drawing:
+    with figure(width, 0.77 * width) as drawing:
         axes = drawing.add_subplot()
         shown = source_n2[spread_rows(len(source_n2), _MOST_DOTS)]
         axes.plot(
@@ -55,7 +59,7 @@ def domain_map(source_n2: NDArray[Any], target_m2: NDArray[Any]) -> str:
         told = (
             f"{len(source_n2)} source rows and {len(target_m2)} target rows on the two directions of largest variance"
         )
-        return to_svg(drawing, "domains", "Both domains in two dimensions", told)
+        return to_svg(drawing, name, "Both domains in two dimensions", told)
 
 
 def feature_chart(features: Sequence[FeatureShift]) -> str:

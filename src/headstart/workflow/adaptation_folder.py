@@ -16,8 +16,10 @@ import pandas as pd
 
 from headstart.core.digests import digest_many
 from headstart.core.errors import ConfigError, ModelError
-from headstart.core.files import atomic_path, write_json
+from headstart.core.files import atomic_path
 from headstart.model import save_model
+from headstart.report.adapt import write_adapt_report
+from headstart.workflow.adaptation_page import page_data
 from headstart.workflow.versions import now, versions
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def write_adaptation(found: Adaptation, folder: Path) -> None:
         save_model(found.model, folder / "model")
         with atomic_path(folder / "predictions.csv") as temporary:
             _answers(found).to_csv(temporary, index=False)
-        write_json(folder / "adapt.json", found.to_dict())
+        write_adapt_report(page_data(found), folder)
     except OSError as error:
         raise ModelError(
             f"adapt: {folder} cannot be written: {error.strerror or error}; free space or choose another --out."

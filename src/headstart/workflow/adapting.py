@@ -43,7 +43,6 @@ from headstart.workflow.adaptations import (
 )
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.rivals import Rival
-from headstart.workflow.versions import now, versions
 
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
 
@@ -66,12 +65,18 @@ class Adaptation:
         Names of the target rows.
     probabilities_mk : float64 array of shape (m, k)
         Of the chosen candidate for the target rows.
-    rival : Rival
-        The chosen candidate, fitted.
+    rivals : tuple of Rival
+        Every candidate, carried through.
+    rule : SelectionRule
+        Who chose.
     domains : TwoDomains
         The rows.
     hindsight : Hindsight, optional
         Where the target had labels.
+    truth : tuple of str, optional
+        These labels.
+    seed : int
+        Of folds and draws.
     names : (str, str)
         What source and target are called.
     command : str
@@ -87,9 +92,12 @@ class Adaptation:
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     probabilities_mk: NDArray[np.float64]
-    rival: Rival = field(repr=False)
+    rivals: tuple[Rival, ...] = field(repr=False)
+    rule: SelectionRule = field(repr=False)
     domains: TwoDomains = field(repr=False)
     hindsight: Hindsight | None = None
+    truth: tuple[str, ...] | None = None
+    seed: int = 0
     names: tuple[str, str] = ("source", "target")
     command: str = ""
     cost: Cost | None = None
@@ -99,6 +107,11 @@ class Adaptation:
     def predictions(self) -> tuple[str, ...]:
         """Class name of each target row."""
         return tuple(self.classes[place] for place in self.probabilities_mk.argmax(axis=1))
+
+    @property
+    def rival(self) -> Rival:
+        """The chosen candidate."""
+        return next(rival for rival in self.rivals if rival.name == self.selection.chosen)
 
     @property
     def task(self) -> Task:
@@ -139,19 +152,6 @@ class Adaptation:
                 else [f"{100 * value.value:.1f} %", f"{100 * value.low:.1f} to {100 * value.high:.1f}"]
             )
         return [*cells, "selected" if line.name == self.selection.chosen else ""]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON value: the choice, every candidate, and the labels' verdict where there were labels."""
-        return {
-            "selection": self.selection.to_dict(),
-            "candidates": [line.to_dict() for line in self.lines],
-            "classes": list(self.classes),
-            "rows": {"source": len(self.domains.source), "target": len(self.domains.target)},
-            "backbone": self.domains.backbone.name,
-            "hindsight": None if self.hindsight is None else self.hindsight.to_dict(),
-            "created": now(),
-            "versions": versions(),
-        }
 
 
 def adapt(
@@ -243,16 +243,19 @@ def adapt(
     )
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)
     assert chosen.fitted is not None
-    hindsight, accuracies = _open_truth(two, rivals, selection, classes, seed)
+    hindsight, accuracies, truth = _open_truth(two, rivals, selection, classes, seed)
     found = Adaptation(
         selection,
         tuple(_line(rival, rivals[0], selection, accuracies.get(rival.name)) for rival in rivals),
         classes,
         tuple(two.target.ids),
         chosen.fitted.target_scores,
-        chosen,
+        tuple(rivals),
+        judge,
         two,
         hindsight,
+        truth,
+        seed,
         (title_of(source, "source"), title_of(target, "target")),
         _command(source, target, methods, rule, backbones, columns, seed, folder),
         Cost(
@@ -297,14 +300,14 @@ def _line(rival: Rival, first: Rival, selection: Selection, accuracy: Interval |
 
 def _open_truth(
     two: TwoDomains, rivals: Sequence[Rival], selection: Selection, classes: tuple[str, ...], seed: int
-) -> tuple[Hindsight | None, dict[str, Interval]]:
+) -> tuple[Hindsight | None, dict[str, Interval], tuple[str, ...] | None]:
     """Open the target's labels, once, after the choice."""
     if two.truth is None:
-        return None, {}
+        return None, {}, None
     labelled: Dataset = two.truth.open("accuracy of candidates that were chosen without it")
     task, targets = labelled.task, labelled.targets
     if task is None or task.kind != "classification" or targets is None:
-        return None, {}
+        return None, {}, None
     every = (*classes, *(name for name in task.classes if name not in classes))
     places = {name: place for place, name in enumerate(every)}
     truth = np.array([places[task.classes[int(value)]] for value in targets], dtype=np.int64)
@@ -322,7 +325,7 @@ def _open_truth(
     hindsight = Hindsight(
         len(truth), unknown, intervals[NO_ADAPTATION], intervals[selection.chosen], intervals[best], best, test
     )
-    return hindsight, intervals
+    return hindsight, intervals, tuple(every[place] for place in truth)
 
 
 def _command(

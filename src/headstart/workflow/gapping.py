@@ -27,6 +27,7 @@ from headstart.features import FeatureStore
 from headstart.report import Cost, GapData, write_gap_report
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.examples import row_example
+from headstart.workflow.planes import plane_of
 from headstart.workflow.ranking import runtime_summary
 from headstart.workflow.versions import now, versions
 
@@ -169,7 +170,7 @@ def gap(
         names = measures if measures is not None else _measures(two.source_nd.shape[1])
         found = replace(found, measurements=_measurements(found, two, names, seed))
         stage.advance(len(two.source_nd) + len(two.target_md))
-    source_n2, target_m2, explained = _map(two)
+    source_n2, target_m2, explained = plane_of(two.source_nd, two.target_md)
     data = GapData(
         source=title_of(source, "source"),
         target=title_of(target, "target"),
@@ -243,19 +244,3 @@ def _measurements(found: Diagnosis, two: TwoDomains, names: Sequence[str], seed:
 def _suggestions(found: Diagnosis) -> list[tuple[str, str]]:
     about = {entry.name: entry.summary for entry in entries("aligner")} | _ADVICE
     return [(name, about.get(name, "")) for name in found.suggestions]
-
-
-def _map(two: TwoDomains) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Return both domains on the two directions of largest variance, each domain counting the same."""
-    from sklearn.decomposition import PCA
-
-    rows = min(len(two.source_nd), len(two.target_md), 2000)
-    draws = np.random.default_rng(0)
-    some = [part[draws.permutation(len(part))[:rows]] for part in (two.source_nd, two.target_md)]
-    width = min(2, two.source_nd.shape[1])
-    axes = PCA(width, svd_solver="randomized" if two.source_nd.shape[1] > 50 else "full", random_state=0)
-    axes.fit(np.concatenate(some).astype(np.float64))
-    places = [axes.transform(part.astype(np.float64)) for part in (two.source_nd, two.target_md)]
-    if width < 2:
-        places = [np.column_stack([part, np.zeros(len(part))]) for part in places]
-    return places[0], places[1], float(axes.explained_variance_ratio_.sum())

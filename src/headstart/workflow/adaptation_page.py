@@ -1,0 +1,199 @@
+"""What the page of `adapt` shows and the choice did not need: maps, gaps, classes and rows, before and after.
+
+Nothing here is looked at by anybody who chooses; it is worked out when a folder is written.
+Shapes: n source rows, m target rows, d features before and r after adaptation, k classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.catalog import entries
+from headstart.core.errors import HeadstartError
+from headstart.distances import Measurement, measure_domains
+from headstart.report import RowExample
+from headstart.report.adapt import AdaptData, AnswerShift, DomainsInPlane
+from headstart.workflow.examples import row_example
+from headstart.workflow.planes import plane_of, turned_like
+from headstart.workflow.ranking import runtime_summary
+from headstart.workflow.rivals import FittedCandidate
+from headstart.workflow.versions import now, versions
+
+if TYPE_CHECKING:
+    from headstart.workflow.adapting import Adaptation
+
+__all__ = ["page_data"]
+
+Array = NDArray[Any]
+_MEASURES = ("proxy-a", "mk-mmd", "energy")  # free of the number of features, which adapting may change
+_MOST_MEASURED = 1000
+_MOST_DRAWN = 2000
+_MOST_EXAMPLES = 12
+
+
+def page_data(found: Adaptation) -> AdaptData:
+    """Return everything the page shows."""
+    two, selection = found.domains, found.selection
+    stays = next(rival for rival in found.rivals if rival.name == selection.no_adaptation).fitted
+    chosen = found.rival.fitted
+    assert stays is not None and chosen is not None
+    seen = _moved(found, chosen)
+    before, after = _planes(found, stays, chosen, seen)
+    scores = stays.target_scores, chosen.target_scores
+    is_vector = two.source.modality == "vector"
+    return AdaptData(
+        source=found.names[0],
+        target=found.names[1],
+        source_rows=len(two.source),
+        target_rows=len(two.target),
+        modality=two.source.modality,
+        task=found.task,
+        selection=selection,
+        rule_title=found.rule.facts.title,
+        rule_fails=found.rule.facts.fails_when,
+        lines=found.lines,
+        hindsight=found.hindsight,
+        changed=_changed(*scores),
+        before=before,
+        after=after,
+        gaps=_gaps(two.source_nd, two.target_md, seen, found.seed),
+        shifts=_shifts(found, *scores),
+        examples=[] if is_vector else _examples(found, *scores),
+        summaries={entry.name: entry.summary for entry in entries("aligner")},
+        new_rows=chosen.new_rows,
+        folder="" if found.folder is None else str(found.folder),
+        backbone="" if is_vector else two.backbone.name,
+        cost=found.cost,
+        runtime=None if is_vector else runtime_summary(two.features[0]),
+        findings=two.findings,
+        notes=two.notes,
+        versions=versions(),
+        command=found.command,
+        created=now(),
+    )
+
+
+def _moved(found: Adaptation, chosen: FittedCandidate) -> tuple[Array, Array] | None:
+    """Return rows of both domains as the chosen candidate sees them; None where it moves none."""
+    source, target = chosen.source_seen_nr, chosen.target_seen_mr
+    if source is None or target is None:
+        return None
+    unmoved = source is found.domains.source_nd and target is found.domains.target_md
+    return None if unmoved or not found.selection.adapts else (source, target)
+
+
+def _spread(num_rows: int, most: int) -> NDArray[np.int64]:
+    """Return places of rows drawn at random, in order; all of them where there are few."""
+    return np.sort(np.random.default_rng(0).permutation(num_rows)[:most])
+
+
+def _planes(
+    found: Adaptation, stays: FittedCandidate, chosen: FittedCandidate, seen: tuple[Array, Array] | None
+) -> tuple[DomainsInPlane, DomainsInPlane | None]:
+    """Return the same rows before and after, the second picture turned like the first."""
+    two = found.domains
+    rows = _spread(len(two.source_nd), _MOST_DRAWN), _spread(len(two.target_md), _MOST_DRAWN)
+    names = np.array(found.classes, dtype=object)
+    classes: list[str] = []
+    if two.source.task is not None and two.source.targets is not None and len(names):
+        classes = [two.source.task.classes[int(place)] for place in two.source.targets[rows[0]]]
+
+    def plane(parts: tuple[Array, Array], scores: Array) -> DomainsInPlane:
+        source, target, explained = plane_of(parts[0][rows[0]], parts[1][rows[1]])
+        answers = list(names[scores.argmax(axis=1)][rows[1]]) if len(names) else []
+        return DomainsInPlane(source, target, classes, answers, explained)
+
+    whole = two.source_nd, two.target_md
+    before = plane(whole, chosen.target_scores if seen is None else stays.target_scores)
+    if seen is None:
+        return before, None
+    after = plane(seen, chosen.target_scores)
+    signs = turned_like(
+        np.concatenate([after.source_n2, after.target_m2]), np.concatenate([before.source_n2, before.target_m2])
+    )
+    return before, replace(after, source_n2=after.source_n2 * signs, target_m2=after.target_m2 * signs)
+
+
+def _gaps(
+    source_nd: Array, target_md: Array, seen: tuple[Array, Array] | None, seed: int
+) -> list[tuple[Measurement, Measurement | None]]:
+    """Return each measure before and after; both on rows brought to one size, so that the figures compare."""
+    before = _measured(source_nd, target_md, seed)
+    after = [None] * len(before) if seen is None else _measured(*seen, seed)
+    return [
+        (first, second)
+        for first, second in zip(before, after, strict=True)
+        if first is not None and (seen is None or second is not None)
+    ]
+
+
+def _measured(source_nd: Array, target_md: Array, seed: int) -> list[Measurement | None]:
+    parts = [np.asarray(part[_spread(len(part), _MOST_MEASURED)], dtype=np.float64) for part in (source_nd, target_md)]
+    pooled = np.concatenate(parts)
+    size = float(np.sqrt(np.square(pooled - pooled.mean(axis=0)).sum(axis=1).mean())) or 1.0
+    found: list[Measurement | None] = []
+    for name in _MEASURES:
+        try:
+            found += measure_domains(parts[0] / size, parts[1] / size, names=[name], num_permutations=99, seed=seed)
+        except HeadstartError:
+            found.append(None)  # too few rows for this one
+    return found
+
+
+def _changed(before: Array, after: Array) -> int | None:
+    """Return how many rows get another class; None for numbers."""
+    return int((before.argmax(axis=1) != after.argmax(axis=1)).sum()) if before.ndim == 2 else None
+
+
+def _shifts(found: Adaptation, before: Array, after: Array) -> list[AnswerShift]:
+    """Return answers given and answers right, class by class; classes the source lacks come last."""
+    if before.ndim != 2:
+        return []
+    answers = before.argmax(axis=1), after.argmax(axis=1)
+    truth = None if found.truth is None else np.asarray(found.truth, dtype=object)
+    shifts = []
+    for place, name in enumerate(found.classes):
+        given = [answer == place for answer in answers]
+        own = None if truth is None else truth == name
+        shifts.append(
+            AnswerShift(
+                name,
+                *(int(item.sum()) for item in given),
+                *(() if own is None else (int(own.sum()), *(int((item & own).sum()) for item in given))),
+            )
+        )
+    if truth is not None:
+        others = sorted(set(truth.tolist()) - set(found.classes))
+        shifts += [AnswerShift(name, 0, 0, int((truth == name).sum()), 0, 0) for name in others]
+    return shifts
+
+
+def _examples(found: Adaptation, before: Array, after: Array) -> list[RowExample]:
+    """Return changed rows on which the two disagree most, the new classes taking turns."""
+    if before.ndim != 2:
+        return []
+    answers = before.argmax(axis=1), after.argmax(axis=1)
+    differ = np.abs(after - before).max(axis=1)
+    changed = np.flatnonzero(answers[0] != answers[1])
+    changed = changed[np.argsort(-differ[changed], kind="stable")]
+    turn: dict[int, int] = {}
+    order = []
+    for row in changed:
+        turn[int(answers[1][row])] = place = turn.get(int(answers[1][row]), -1) + 1
+        order.append((place, int(row)))
+    shown = [row for _, row in sorted(order, key=lambda item: item[0])[:_MOST_EXAMPLES]]
+    return [
+        row_example(
+            found.domains.target,
+            row,
+            found.classes[answers[0][row]],
+            found.classes[answers[1][row]],
+            float(after[row].max()),
+            "" if found.truth is None else f"labelled {found.truth[row]}",
+        )
+        for row in shown
+    ]
