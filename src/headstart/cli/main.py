@@ -329,7 +329,14 @@ def adapt(
     source: Annotated[str, typer.Argument(help="Labelled rows, as for fit.")],
     target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],
     method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Aligners to try, joined by commas; see `headstart methods`.")
+        str | None, typer.Option("--method", "-m", help="Methods to try, joined by commas; see `headstart methods`.")
+    ] = None,
+    objectives: Annotated[
+        str | None, typer.Option(help='A joint loss for a network to try, such as "ce + 0.5*coral + mcc".')
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Stages of the base model that networks train: last-stages:1, full; none when left out."),
     ] = None,
     rule: Annotated[str | None, typer.Option(help="How to choose without target labels.")] = None,
     text: Text = None,
@@ -351,6 +358,8 @@ def adapt(
         source,
         target,
         methods=_names(method),
+        objectives=objectives,
+        strategy=strategy,
         backbones=_names(backbone),
         text=text,
         image=image,

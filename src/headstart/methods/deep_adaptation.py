@@ -150,6 +150,7 @@ class DeepAdaptation:
         *,
         few_labels: Dataset | None = None,
         groups: NDArray[Any] | None = None,
+        set_aside: NDArray[np.int64] | None = None,
         checkpoint: Path | None = None,
         store: FeatureStore | bool | None = None,
         progress: Progress | None = None,
@@ -168,6 +169,8 @@ class DeepAdaptation:
             A few labelled rows of the target, which join the source rows as a domain of their own.
         groups : array of shape (n,), optional
             Source rows with equal values are not divided.
+        set_aside : int64 array, optional
+            Which source rows are set aside, in place of a share drawn by ``held_out``.
         checkpoint : Path, optional
             Folder to go on from after a kill, and to save to.
         store : FeatureStore or bool, optional
@@ -201,7 +204,10 @@ class DeepAdaptation:
         strategy = read_strategy(self.strategy)
         words = self._words(strategy)
         part = TuningRows(source, None, who)
-        part.divide(self.held_out, groups, self.seed)
+        if set_aside is None:
+            part.divide(self.held_out, groups, self.seed)
+        else:
+            part.set_aside(set_aside)
         part.read(backbone, words == "solved", store, progress)
         readable, _, kept = readable_rows(unlabelled, backbone, False, store, progress)
         labelled = None if few_labels is None else _same_classes(who, source, few_labels, backbone)

@@ -85,6 +85,15 @@ class TuningRows:
             self.learning, self.judging = rows.subset(split.train), rows.subset(split.validation)
             self.kept, self.divided = split.validation, True
 
+    def set_aside(self, places: NDArray[np.int64]) -> None:
+        """Set these training rows aside, in this order."""
+        chosen = np.asarray(places, np.int64)
+        others = np.setdiff1d(np.arange(len(self.learning)), chosen)
+        if len(chosen) and len(others) > 1:
+            rows = self.learning
+            self.learning, self.judging = rows.subset(others), rows.subset(chosen)
+            self.kept, self.divided = chosen, True
+
     def read(
         self, backbone: Backbone, features: bool, store: FeatureStore | bool | None, progress: Progress | None
     ) -> None:

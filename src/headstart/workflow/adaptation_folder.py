@@ -4,10 +4,12 @@ model/             answers for new rows of the target (`headstart predict`, `hea
 predictions.csv    answers for the target rows that were given
 adapt.html         what was chosen, why, and what it changed
 adapt.json         the same for programs; it comes last, so that a folder without it is an unfinished one
+checkpoint/        while networks train with stages of the base model: a killed command goes on from there
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_folder", "provenance", "write_adaptation"]
 
-_OURS = {"model", "predictions.csv", "adapt.html", "adapt.json"}
+_OURS = {"model", "predictions.csv", "adapt.html", "adapt.json", "checkpoint"}
 
 
 def check_folder(folder: Path) -> Path:
@@ -111,6 +113,7 @@ def write_adaptation(found: Adaptation, folder: Path) -> None:
         with atomic_path(folder / "predictions.csv") as temporary:
             _answers(found).to_csv(temporary, index=False)
         write_adapt_report(page_data(found), folder)
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     except OSError as error:
         raise ModelError(
             f"adapt: {folder} cannot be written: {error.strerror or error}; free space or choose another --out."

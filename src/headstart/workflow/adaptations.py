@@ -118,6 +118,7 @@ def try_candidates(
     needs: frozenset[str],
     seed: int = 0,
     progress: Progress | None = None,
+    fitted_as: type[FittedEstimator] = FittedEstimator,
 ) -> list[Rival]:
     """Fit every candidate and gather what a rule needs of it.
 
@@ -133,6 +134,8 @@ def try_candidates(
         Of the part of the source that is held out.
     progress : Progress, optional
         One stage, "adapt".
+    fitted_as : type
+        What an estimator becomes once it is fitted.
     """
     codes = np.unique(codes_n, return_inverse=True)[1]
     held_out = hold_out(codes, seed)
@@ -145,7 +148,7 @@ def try_candidates(
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    fitted = FittedEstimator(clone(estimator).fit(source_nd, codes, target_md), source_nd, target_md)
+                    fitted = fitted_as(clone(estimator).fit(source_nd, codes, target_md), source_nd, target_md)
                     evidence = _evidence(estimator, fitted, source_nd, codes, target_md, held_out, needs)
             except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
                 fitted, evidence = None, FailedCandidate(str(error))
@@ -172,7 +175,13 @@ def add_committee(rivals: Sequence[Rival], source_nd: Array, target_md: Array) -
 
 
 def hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:
-    """Return places of source rows to learn from and to judge on: a quarter, of every class where it has two rows."""
+    """Return places of source rows to learn from and to judge on: a quarter, of every class where it has two rows.
+
+    Examples
+    --------
+    >>> [len(part) for part in hold_out(np.array([0, 1] * 8), seed=0)]
+    [12, 4]
+    """
     if np.bincount(codes_n).min() >= 2 and len(codes_n) // 4 >= len(np.unique(codes_n)):
         split = StratifiedShuffleSplit(1, test_size=0.25, random_state=seed)
         learn, judge = next(split.split(codes_n[:, None], codes_n))

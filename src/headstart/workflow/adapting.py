@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.catalog import find, resolve
+from headstart.catalog import resolve
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
@@ -33,15 +33,10 @@ from headstart.model import Model
 from headstart.report import Cost
 from headstart.report.adapted import AdaptedLine, Hindsight
 from headstart.workflow.adaptation_folder import check_folder, provenance, write_adaptation
-from headstart.workflow.adaptations import (
-    NO_ADAPTATION,
-    add_committee,
-    base_classifier,
-    default_candidates,
-    make_candidates,
-    try_candidates,
-)
+from headstart.workflow.adaptations import NO_ADAPTATION
+from headstart.workflow.candidates_of_adapt import read_candidates, try_all
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
+from headstart.workflow.network_rivals import StagedTraining
 from headstart.workflow.rivals import Rival
 
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
@@ -161,6 +156,8 @@ def adapt(
     labels: Any = None,
     target_labels: Any = None,
     methods: Sequence[str] = (),
+    objectives: str | None = None,
+    strategy: str | None = None,
     rule: str | SelectionRule = DEFAULT_RULE,
     backbones: Sequence[str | Path | Backbone] = (),
     runtime: str = "auto",
@@ -181,7 +178,14 @@ def adapt(
     labels, target_labels : sequence, optional
         Labels for arrays and lists.
     methods : sequence of str, optional
-        Aligners by their names in the catalog; the default candidates when left out. "do not adapt" always competes.
+        Aligners, or recipes and objectives for networks, by their names in the catalog (a name that is both is the aligner); the
+        default candidates when left out. "do not adapt" always competes.
+    objectives : str, optional
+        A joint loss in words, ``"ce + 0.5*coral + mcc"``, for a network: one more candidate.
+    strategy : str, optional
+        Which stages of the base model networks train, ``"last-stages:1"`` or ``"full"``; the base model stays frozen and
+        networks train on its features when left out. With it, names stand for networks, and the same stages trained on the
+        source alone compete too.
     rule : str or SelectionRule
         How to choose, by its name in the catalog.
     backbones, runtime, store
@@ -208,8 +212,7 @@ def adapt(
     wall_started, cpu_started = time.perf_counter(), time.process_time()
     folder = None if out is None else check_folder(Path(out))
     judge = resolve(rule, "rule")() if isinstance(rule, str) else rule
-    for name in methods:
-        find(name, "aligner")
+    plan = read_candidates(methods, objectives, strategy)
     two = open_two_domains(
         "adapt",
         source,
@@ -224,18 +227,8 @@ def adapt(
         progress=progress,
     )
     codes, classes = _classes(two)
-    names = tuple(methods) or default_candidates(len(two.source_nd) + len(two.target_md))
-    base = base_classifier(two.source_nd, codes, seed=seed)
-    rivals = try_candidates(
-        make_candidates(names, base),
-        two.source_nd,
-        codes,
-        two.target_md,
-        needs=judge.wants,
-        seed=seed,
-        progress=progress,
-    )
-    rivals = add_committee(rivals, two.source_nd, two.target_md)
+    training = StagedTraining(strategy or "", seed, store, None if folder is None else folder / "checkpoint")
+    rivals = try_all(plan, two, codes, classes, training, needs=judge.wants, seed=seed, progress=progress)
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     progress.say(
@@ -257,7 +250,7 @@ def adapt(
         truth,
         seed,
         (title_of(source, "source"), title_of(target, "target")),
-        _command(source, target, methods, rule, backbones, columns, seed, folder),
+        _command(source, target, methods, objectives, strategy, rule, backbones, columns, seed, folder),
         Cost(
             time.process_time() - cpu_started,
             time.perf_counter() - wall_started,
@@ -332,6 +325,8 @@ def _command(
     source: Any,
     target: Any,
     methods: Sequence[str],
+    objectives: str | None,
+    strategy: str | None,
     rule: str | SelectionRule,
     backbones: Sequence[str | Path | Backbone],
     columns: dict[str, str | None],
@@ -341,6 +336,8 @@ def _command(
     """Return the command line that repeats this; rows in memory are named as what they are."""
     options = {
         "method": ",".join(methods),
+        "objectives": objectives,
+        "strategy": strategy,
         "rule": "" if rule == DEFAULT_RULE else str(getattr(rule, "name", rule)),
         "backbone": ",".join(str(getattr(item, "name", item)) for item in backbones),
         **columns,

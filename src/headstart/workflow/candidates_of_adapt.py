@@ -1,0 +1,155 @@
+"""Which candidates `adapt` lets compete, by what the user named, and the table of all of them carried through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from headstart.catalog import entries, read_objectives, read_recipe
+from headstart.core.errors import ConfigError, did_you_mean
+from headstart.core.progress import Progress
+from headstart.training.strategies import read_strategy
+from headstart.workflow.adaptations import (
+    add_committee,
+    base_classifier,
+    default_candidates,
+    make_candidates,
+    try_candidates,
+)
+from headstart.workflow.domains import TwoDomains
+from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features, try_stages
+from headstart.workflow.rivals import Rival
+
+__all__ = ["CandidatePlan", "read_candidates", "try_all"]
+
+SOURCE_ONLY = "source-only"
+
+
+@dataclass(frozen=True)
+class CandidatePlan:
+    """What competes beside "do not adapt".
+
+    Parameters
+    ----------
+    aligners : tuple of str
+        Names of aligners; None: the default ones for the number of rows.
+    networks : mapping of str to recipe
+        Trained on features.
+    stages : mapping of str to recipe
+        Trained with stages of the base model.
+    """
+
+    aligners: tuple[str, ...] | None = None
+    networks: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_candidates(methods: Sequence[str], objectives: str | None, strategy: str | None) -> CandidatePlan:
+    """Return what competes, before any row is read.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Names a user typed.
+    objectives : str, optional
+        A joint loss in words.
+    strategy : str, optional
+        Which stages networks train.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such name, objective or strategy.
+
+    Examples
+    --------
+    >>> read_candidates([], None, None).aligners is None
+    True
+    >>> plan = read_candidates(["coral", "source-only"], None, None)
+    >>> plan.aligners, list(plan.networks)
+    (('coral',), ['source-only'])
+    """
+    if strategy is not None:
+        read_strategy(strategy)
+    known = {entry.name for entry in entries("aligner")}
+    networks = {entry.name for entry in (*entries("adaptation"), *entries("objective"))}
+    aligners, recipes = [], {}
+    for name in methods:
+        if name in known and strategy is None:
+            aligners.append(name)
+            continue
+        if name not in networks:
+            if name in known:
+                raise ConfigError(
+                    f"adapt: {name} aligns features and trains no stages; leave --strategy out, or name a method for networks."
+                )
+            near = did_you_mean(name, sorted(known | networks))
+            raise ConfigError(f"adapt: there is no method {name!r}.{near} `headstart methods` lists them.")
+        recipes[name] = read_recipe(name)
+    if objectives is not None:
+        recipes[objectives] = read_objectives(objectives)
+    if strategy is not None:
+        alone = {SOURCE_ONLY: read_recipe(SOURCE_ONLY)}
+        return CandidatePlan((), {}, {**alone, **recipes})
+    if not methods and not recipes:
+        return CandidatePlan()
+    return CandidatePlan(tuple(aligners), recipes, {})
+
+
+def try_all(
+    plan: CandidatePlan,
+    two: TwoDomains,
+    codes_n: NDArray[Any],
+    classes: Sequence[str],
+    training: StagedTraining,
+    *,
+    needs: frozenset[str],
+    seed: int,
+    progress: Progress,
+) -> list[Rival]:
+    """Carry every candidate through, "do not adapt" first.
+
+    Parameters
+    ----------
+    plan : CandidatePlan
+        What competes.
+    two : TwoDomains
+        The rows.
+    codes_n : int64 array of shape (n,)
+        Class numbers of the source rows.
+    classes : sequence of str
+        Their names.
+    training : StagedTraining
+        How stages train.
+    needs : frozenset of str
+        Fields of `CandidateEvidence` that the rule reads.
+    seed : int
+        Of folds and draws.
+    progress : Progress
+        Where the lines go.
+    """
+    names = default_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
+    base = base_classifier(two.source_nd, codes_n, seed=seed)
+    rivals = try_candidates(
+        make_candidates(names, base), two.source_nd, codes_n, two.target_md, needs=needs, seed=seed, progress=progress
+    )
+    rivals = add_committee(rivals, two.source_nd, two.target_md)
+    if plan.networks:
+        networks = {name: make_network(recipe, two, seed) for name, recipe in plan.networks.items()}
+        source_nd, target_md = raw_features(two)
+        rivals += try_candidates(
+            networks,
+            source_nd,
+            codes_n,
+            target_md,
+            needs=needs,
+            seed=seed,
+            progress=progress,
+            fitted_as=FittedNetwork,
+        )
+    if plan.stages:
+        rivals += try_stages(plan.stages, two, codes_n, classes, training, needs=needs, progress=progress)
+    return rivals

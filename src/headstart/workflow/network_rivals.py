@@ -1,0 +1,274 @@
+"""Networks as rivals of aligners: trained by a recipe, on features of a frozen base model or with its last stages.
+
+    on features     `AdaptedNetwork`: seconds; every rule can judge it
+    with stages     `DeepAdaptation`: minutes; circular validation trains it once more, the other way round
+
+Both give a rule what an aligner gives it, and become a model. A network that breaks off stays in the table with its reason.
+Shapes: n source rows, m target rows, d features, k classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.core.errors import ConfigError, DataError, TrainingError
+from headstart.core.progress import Progress
+from headstart.core.tasks import Task
+from headstart.data import Dataset
+from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
+from headstart.features import FeatureStore
+from headstart.methods import AdaptedNetwork, DeepAdaptation, DeeplyAdapted
+from headstart.model import Model
+from headstart.model.novelty import NoveltyScorer
+from headstart.workflow.adaptations import hold_out
+from headstart.workflow.domains import TwoDomains
+from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival
+
+__all__ = ["FittedNetwork", "FittedStages", "StagedTraining", "make_network", "raw_features", "try_stages"]
+
+Array = NDArray[Any]
+
+
+class FittedNetwork(FittedEstimator):
+    """An `AdaptedNetwork`, fitted on features as the base model gave them (or columns as they came)."""
+
+    @property
+    def source_seen_nr(self) -> Array:
+        """Source rows as the network's last layer sees them."""
+        return np.asarray(self.estimator.hidden(self._source_nd))
+
+    @property
+    def target_seen_mr(self) -> Array:
+        """Target rows as the network's last layer sees them."""
+        return np.asarray(self.estimator.hidden(self._target_md))
+
+    def to_model(self, two: TwoDomains, task: Task) -> Model:
+        """Return the base model with the network as its head, which takes features as they come."""
+        features = two.features[1]
+        novelty = NoveltyScorer("standardised" if two.backbone.modality == "vector" else "cosine")
+        novelty.fit(features.values_nd)
+        head = self.estimator.to_head(task)
+        return Model(two.backbone, head, task, novelty, runtime=features.runtime.label)
+
+
+class FittedStages(FittedCandidate):
+    """Stages of a base model that were trained on both domains, with their head."""
+
+    def __init__(self, found: DeeplyAdapted) -> None:
+        self.found = found
+
+    @property
+    def target_scores(self) -> Array:
+        """Probabilities of the target rows."""
+        return self.found.target_scores
+
+    @property
+    def source_seen_nr(self) -> Array:
+        """Source rows it learnt from, as its head sees them."""
+        return self.found.source_seen_nr
+
+    @property
+    def target_seen_mr(self) -> Array:
+        """Target rows as its head sees them."""
+        return self.found.target_seen_mr
+
+    def to_model(self, two: TwoDomains, task: Task) -> Model:
+        """Return the tuned copy of the base model with its head; it was trained on this task."""
+        return self.found.model
+
+
+def raw_features(two: TwoDomains) -> tuple[Array, Array]:
+    """Return features of both domains as the base model gave them: a network brings them on a scale of its own."""
+    return two.features[0].values_nd, two.features[1].values_nd
+
+
+def make_network(recipe: Any, two: TwoDomains, seed: int) -> AdaptedNetwork:
+    """Return the unfitted network on features of these domains.
+
+    A table's columns are few and have units of their own; features of a base model are many and have one.
+    """
+    is_table = two.backbone.modality == "vector"
+    return AdaptedNetwork(
+        recipe,
+        layers="dense64-relu-dense64-relu" if is_table else "dense256-relu",
+        scaling="columns" if is_table else "whole",
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class StagedTraining:
+    """How stages train, the same for every recipe.
+
+    Parameters
+    ----------
+    strategy : str
+        Which stages, as for `headstart.methods.DeepAdaptation`.
+    seed : int
+        Of every draw.
+    store : FeatureStore or bool, optional
+        Where activations are kept.
+    checkpoint : Path, optional
+        Folder to go on from after a kill.
+    """
+
+    strategy: str
+    seed: int = 0
+    store: FeatureStore | bool | None = None
+    checkpoint: Path | None = None
+
+    def method(self, name: str, recipe: Any) -> DeepAdaptation:
+        """Return the method for a recipe."""
+        return DeepAdaptation(recipe, name, strategy=self.strategy, seed=self.seed)
+
+
+def try_stages(
+    recipes: Mapping[str, Any],
+    two: TwoDomains,
+    codes_n: Array,
+    classes: Sequence[str],
+    training: StagedTraining,
+    *,
+    needs: frozenset[str],
+    progress: Progress | None = None,
+) -> list[Rival]:
+    """Train every recipe with stages of the base model, and gather what a rule needs of it.
+
+    Parameters
+    ----------
+    recipes : mapping of str to recipe
+        By name.
+    two : TwoDomains
+        The rows.
+    codes_n : int64 array of shape (n,)
+        Class numbers of the source rows.
+    classes : sequence of str
+        Their names.
+    training : StagedTraining
+        How.
+    needs : frozenset of str
+        Fields of `CandidateEvidence` that the rule reads.
+    progress : Progress, optional
+        Gets the stages of every training.
+    """
+    if two.backbone.modality == "vector":
+        raise ConfigError(
+            "adapt: these rows are features already and have no stages to train; leave --strategy out, and networks train on "
+            "the rows themselves."
+        )
+    source = two.source.relabelled(Task("classification", tuple(classes)), codes_n)
+    judging = hold_out(codes_n, training.seed)[1]  # the rows that the other candidates are judged on, too
+    rivals = []
+    for name, recipe in recipes.items():
+        started = time.process_time()
+        fitted: FittedStages | None = None
+        evidence: CandidateEvidence | FailedCandidate
+        try:
+            folder = None if training.checkpoint is None else training.checkpoint / _folder(name)
+            found = training.method(name, recipe).fit(
+                source,
+                two.target,
+                two.backbone,
+                set_aside=judging,
+                checkpoint=folder,
+                store=training.store,
+                progress=progress,
+            )
+            _check_complete(found, len(two.target))
+            fitted = FittedStages(found)
+            evidence = _evidence(found, recipe, name, two, codes_n, source, training, needs)
+        except (ConfigError, DataError, TrainingError) as error:
+            fitted, evidence = None, FailedCandidate(str(error))
+        rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
+    return rivals
+
+
+def _folder(name: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)
+
+
+def _check_complete(found: DeeplyAdapted, num_target: int) -> None:
+    if len(found.target_scores) != num_target:
+        raise DataError(
+            f"adapt: {num_target - len(found.target_scores)} target rows could not be read again; leave them out first."
+        )
+
+
+def _evidence(
+    found: DeeplyAdapted,
+    recipe: Any,
+    name: str,
+    two: TwoDomains,
+    codes_n: Array,
+    source: Dataset,
+    training: StagedTraining,
+    needs: frozenset[str],
+) -> CandidateEvidence:
+    given: dict[str, Any] = {"target_probabilities_mk": found.target_scores}
+    kept = found.held_out
+    others = np.arange(len(codes_n))
+    if kept is not None and found.held_out_scores is not None:
+        others = np.setdiff1d(others, kept)
+        given |= {"source_probabilities_vk": found.held_out_scores, "source_labels_v": codes_n[kept]}
+        given |= {"source_rows_vd": two.source_nd[kept], "source_training_nd": two.source_nd[others]}
+    if "target_features_mr" in needs:
+        given["target_features_mr"] = found.target_seen_mr
+    if "target_rows_md" in needs or "refit" in needs:
+        given["target_rows_md"] = two.target_md
+    if "refit" in needs and kept is not None:
+        given["refit"] = _OtherWay(name, recipe, two, source, replace(training, checkpoint=None))
+    return CandidateEvidence(**given)
+
+
+class _OtherWay:
+    """Trains the same recipe from other rows: it is given features, and finds the rows they belong to."""
+
+    def __init__(self, name: str, recipe: Any, two: TwoDomains, source: Dataset, training: StagedTraining) -> None:
+        self._name, self._recipe, self._two, self._source, self._training = name, recipe, two, source, training
+        self._places = {row.tobytes(): (1, place) for place, row in enumerate(two.target_md)}
+        self._places |= {row.tobytes(): (0, place) for place, row in enumerate(two.source_nd)}
+
+    def rows(self, features: Array) -> Dataset:
+        """Return the rows whose features these are, in order; all of one domain."""
+        found = [self._places[row.tobytes()] for row in np.ascontiguousarray(features, dtype=np.float32)]
+        domains = {domain for domain, _ in found}
+        if len(domains) != 1:
+            raise DataError("adapt: rows of both domains at once cannot be traced back to one of them.")
+        dataset = self._two.target if domains == {1} else self._source
+        return dataset.subset([place for _, place in found])
+
+    def __call__(self, source_nd: Array, labels_n: Array, target_md: Array) -> _Answers:
+        learning = self.rows(source_nd)
+        present, codes = np.unique(labels_n, return_inverse=True)
+        task = self._source.task
+        assert task is not None
+        named = Task("classification", tuple(task.classes[int(place)] for place in present))
+        method = replace(self._training.method(self._name, self._recipe), held_out=0.0)
+        found = method.fit(
+            learning.relabelled(named, codes.astype(np.int64)),
+            self.rows(target_md).unlabelled(),
+            self._two.backbone,
+            store=self._training.store,
+        )
+        return _Answers(self, found.model, present)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a network that was trained the other way says of rows known by their features."""
+
+    way: _OtherWay
+    model: Model
+    present: Array
+
+    def predict(self, rows: Array) -> Array:
+        """Return class numbers."""
+        scores = self.model.predict(self.way.rows(rows).unlabelled(), store=False, runtime="torch-fp32").scores
+        return np.asarray(self.present[scores.argmax(axis=1)])

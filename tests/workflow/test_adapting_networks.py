@@ -1,0 +1,198 @@
+"""`headstart adapt` with networks: on features and with stages, beside "do not adapt", judged, saved, and after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import headstart
+from headstart.backbones import Backbone, open_backbone
+from headstart.core.errors import ConfigError
+from headstart.core.progress import Progress
+from headstart.evaluation.selection import CandidateEvidence
+from headstart.workflow.candidates_of_adapt import read_candidates
+from headstart.workflow.network_rivals import FittedNetwork, FittedStages
+
+QUIET = Progress(quiet=True)
+
+
+def moved(num_rows: int = 120, seed: int = 0) -> tuple[Any, Any, Any, Any]:
+    """Return a source of two classes, its names, a target of the same classes elsewhere, and the target's names."""
+    random = np.random.default_rng(seed)
+    labels, truth = random.integers(0, 2, size=(2, num_rows))
+    source, target = random.normal(size=(2, num_rows, 3)).astype(np.float32)
+    source[:, 0] += 4 * labels
+    target[:, 0] += 4 * truth
+    names = np.array(["ant", "bee"])
+    return source, names[labels], target + np.float32([1.0, 8.0, 0.0]), names[truth]
+
+
+def pictures(num_rows: int, tint: float, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Return pictures striped across or down, with a tint of their domain."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(num_rows):
+        stripes = 60 * np.sin(np.arange(40) / random.uniform(2, 4))
+        picture = random.normal(120, 30, (40, 40, 3)) + (stripes[:, None, None] if i % 2 else stripes[None, :, None])
+        picture[:, :, 2] += tint
+        rows.append(picture.clip(0, 255).astype(np.uint8))
+    return np.stack(rows), ["across" if i % 2 else "down" for i in range(num_rows)]
+
+
+@pytest.fixture(scope="module")
+def network() -> Backbone:
+    """Return a small residual network at random weights."""
+    torch.manual_seed(0)
+    return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+
+
+@pytest.mark.golden
+def test_a_network_on_features_competes_and_becomes_a_model(tmp_path: Path) -> None:
+    source, labels, target, truth = moved()
+    found = headstart.adapt(
+        source,
+        target,
+        labels=labels,
+        target_labels=truth,
+        methods=["coral", "source-only"],
+        objectives="ce + classifier-discrepancy",
+        progress=QUIET,
+        store=False,
+        out=tmp_path / "out",
+    )
+    names = [line.name for line in found.lines]
+    assert names == ["do not adapt", "coral", "source-only", "ce + classifier-discrepancy"]
+    assert all(line.score is not None for line in found.lines)
+    assert "--objectives 'ce + classifier-discrepancy'" in found.command
+    loaded = headstart.load_model(tmp_path / "out")
+    np.testing.assert_allclose(loaded.predict(target, store=False).scores, found.probabilities_mk, atol=1e-5)
+
+
+@pytest.mark.golden
+def test_every_network_answers_as_the_model_it_becomes() -> None:
+    from headstart.core.tasks import Task
+    from headstart.workflow.candidates_of_adapt import try_all
+    from headstart.workflow.domains import open_two_domains
+    from headstart.workflow.network_rivals import StagedTraining
+
+    source, labels, target, _ = moved()
+    two = open_two_domains("adapt", source, target, labelled=True, labels=labels, store=False, progress=QUIET)
+    codes = (labels == "bee").astype(np.int64)
+    needs = frozenset({"source_probabilities_vk", "source_features_vr", "target_features_mr", "refit"})
+    rivals = try_all(
+        read_candidates(["source-only"], None, None),
+        two,
+        codes,
+        ("ant", "bee"),
+        StagedTraining(""),
+        needs=needs,
+        seed=0,
+        progress=QUIET,
+    )
+    rival = rivals[-1]
+    assert isinstance(rival.fitted, FittedNetwork) and isinstance(rival.evidence, CandidateEvidence)
+    assert rival.evidence.source_features_vr is not None and rival.evidence.source_features_vr.shape[1] == 64
+    assert rival.evidence.target_features_mr is not None and rival.fitted.target_seen_mr.shape == (120, 64)
+    scores = rival.fitted.to_model(two, Task("classification", ("ant", "bee"))).predict(target, store=False).scores
+    np.testing.assert_allclose(scores, rival.fitted.target_scores, atol=1e-5)
+
+
+@pytest.mark.golden
+def test_stages_compete_with_the_same_stages_without_adaptation(network: Backbone, tmp_path: Path) -> None:
+    source, labels = pictures(36, 0, 0)
+    target, truth = pictures(30, 60, 1)
+    options: dict[str, Any] = {
+        "labels": labels,
+        "target_labels": truth,
+        "objectives": "ce + classifier-discrepancy",
+        "strategy": "last-stages:1",
+        "backbones": [network],
+        "progress": QUIET,
+        "store": False,
+    }
+    found = headstart.adapt(source, target, out=tmp_path / "out", **options)
+    assert [line.name for line in found.lines] == ["do not adapt", "source-only", "ce + classifier-discrepancy"]
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    assert not (tmp_path / "out" / "checkpoint").exists()
+    assert (tmp_path / "out" / "adapt.json").is_file()
+    again = headstart.adapt(source, target, **options)
+    assert [line.score for line in again.lines] == [line.score for line in found.lines]
+
+
+@pytest.mark.golden
+def test_a_killed_command_goes_on_to_the_same_answers(network: Backbone, tmp_path: Path) -> None:
+    from headstart.training.checkpoint import Checkpoint
+
+    source, labels = pictures(24, 0, 0)
+    target, _ = pictures(20, 60, 1)
+
+    def run(out: Path | None) -> headstart.Adaptation:
+        return headstart.adapt(
+            source,
+            target,
+            labels=labels,
+            strategy="last-stages:1",
+            rule="source-accuracy",
+            backbones=[network],
+            runtime="torch-fp32",
+            progress=QUIET,
+            store=False,
+            out=out,
+        )
+
+    whole = run(tmp_path / "whole")
+    saved: list[int] = []
+    save = Checkpoint.after_step
+
+    def stop(self: Checkpoint, step: int, state: Any) -> None:
+        self.every_steps = 1
+        save(self, step, state)
+        saved.append(step)
+        if len(saved) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "after_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed")
+        assert (tmp_path / "killed" / "checkpoint").is_dir()
+        resumed = run(tmp_path / "killed")
+    assert [line.score for line in resumed.lines] == [line.score for line in whole.lines]
+    first, second = ((tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "killed"))
+    assert first == second
+
+
+def test_names_are_aligners_first_and_networks_with_a_strategy() -> None:
+    plan = read_candidates(["coral", "source-only"], "ce + bss", None)
+    assert plan.aligners == ("coral",) and list(plan.networks) == ["source-only", "ce + bss"] and not plan.stages
+    staged = read_candidates([], "ce + bss", "full")
+    assert staged.aligners == () and list(staged.stages) == ["source-only", "ce + bss"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "objectives", "strategy", "words"),
+    [
+        (["corall"], None, None, "no method 'corall'"),
+        (["tca"], None, "full", "aligns features and trains no stages"),
+        ([], "ce + nothing", None, "no objective 'nothing'"),
+        ([], None, "fulll", "Did you mean 'full'"),
+    ],
+)
+def test_what_cannot_compete_is_refused_before_rows_are_read(
+    methods: list[str], objectives: str | None, strategy: str | None, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_candidates(methods, objectives, strategy)
+
+
+@pytest.mark.golden
+def test_rows_that_are_features_have_no_stages() -> None:
+    source, labels, target, _ = moved(40)
+    with pytest.raises(ConfigError, match="features already and have no stages"):
+        headstart.adapt(source, target, labels=labels, strategy="full", progress=QUIET, store=False)
+    assert FittedStages.__doc__
