@@ -49,6 +49,9 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "vrex": {"start": 0.9},
     "groupdro": {"step": 3.0},
     "m3sda": {"num_moments": 3},
+    "neighbourhood-clustering": {"temperature": 0.5},
+    "entropy-separation": {"margin": 0.1},
+    "class-weighted-ce": {"momentum": 0.1},
     "mdan": {"gamma": 3.0, "critic_weight": 0.5, "widths": (4,), "seed": 1},
     "mixstyle": {"segments": ("middle",), "probability": 1.0, "alpha": 5.0},
     "domain-distance": {

@@ -75,6 +75,9 @@ _GENERALISATION: tuple[Entry, ...] = (  # several sources, no target
 
 _SETTINGS: tuple[Entry, ...] = (  # several sources, unknown classes
     _objective("m3sda", "M3SDA", "moments of all sources and the target alike"),
+    _objective("neighbourhood-clustering", "NeighbourhoodClustering", "target rows near few rows, or one class"),
+    _objective("entropy-separation", "EntropySeparation", "target rows certain of a class, or of none"),
+    _objective("class-weighted-ce", "ClassWeightedCrossEntropy", "source classes by their share in the target"),
     _objective("mdan", "MDAN", "a critic for each source, the hardest counts most"),
 )
 
@@ -132,6 +135,8 @@ _SETTING_RECIPES: tuple[Entry, ...] = (
     _recipe("vrex", "generalisation:vrex", "several sources, no target: risks alike"),
     _recipe("m3sda", "multi_source:m3sda", "several sources: moments of all domains alike"),
     _recipe("mdan", "multi_source:mdan", "several sources: a critic for each, the hardest counts most"),
+    _recipe("dance", "class_sets:dance", "open sets of classes: neighbourhoods, and answers of none"),
+    _recipe("partial", "class_sets:partial", "absent classes: each by its share in the target"),
     _recipe("mixstyle", "generalisation:mixstyle", "several sources, no target: styles mixed"),
 )
 

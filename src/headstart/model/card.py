@@ -32,6 +32,12 @@ def model_card(model: Model) -> str:
         shown = ", ".join(_plain(name) for name in model.task.classes[:_MOST_CLASSES])
         more = len(model.task.classes) - _MOST_CLASSES
         lines += ["## Classes", "", shown + (f" and {more} more" if more > 0 else ""), ""]
+    if model.unknown_above is not None:
+        share = f"{100 * model.unknown_above:g} %"
+        lines += [
+            f'A row is answered "unknown" where the entropy of its probabilities is above {share} of the largest.',
+            "",
+        ]
     lines += _adaptation_lines(provenance.get("adaptation", {}))
     metrics: dict[str, Any] = provenance.get("metrics", {})
     if metrics:

@@ -128,11 +128,18 @@ def load_model(folder: str | Path) -> Model:
             runtime=content["runtime"],
             provenance=content["provenance"],
             folder=folder,
+            unknown_above=_share(content.get("unknown_above")),
         )
     except (KeyError, TypeError) as error:
         raise ModelError(
             f"load_model: {folder}/model.json lacks or misstates {error}; save the model again."
         ) from error
+
+
+def _share(value: Any) -> float | None:
+    if value is not None and not (isinstance(value, float) and 0 < value < 1):
+        raise TypeError(f"unknown_above {value!r}")
+    return value
 
 
 def _tensors(model: Model) -> dict[str, NDArray[Any]]:
@@ -154,6 +161,7 @@ def _description(model: Model) -> dict[str, Any]:
         "novelty": None if model.novelty is None else model.novelty.config(),
         "views": [vars(view) for view in model.views],
         "runtime": model.runtime,
+        **({} if model.unknown_above is None else {"unknown_above": model.unknown_above}),
         "provenance": model.provenance,
     }
 

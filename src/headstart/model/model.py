@@ -18,7 +18,7 @@ from headstart.data import Dataset, open_dataset
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.heads import Head
 from headstart.model.novelty import NoveltyScorer
-from headstart.model.predictions import Predictions
+from headstart.model.predictions import Predictions, entropy_above
 
 __all__ = ["Model", "head_scores"]
 
@@ -45,6 +45,9 @@ class Model:
         Where it came from: data digest, rows, versions, command, figures.
     folder : Path, optional
         Where it was loaded from or saved to.
+    unknown_above : float in (0, 1), optional
+        Where training has prepared for classes that are none of the task's: the share of the largest entropy, log k, above
+        which a row is answered "unknown".
     """
 
     backbone: Backbone
@@ -55,6 +58,7 @@ class Model:
     runtime: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    unknown_above: float | None = None
 
     def __repr__(self) -> str:
         return f"Model({self.backbone.name} + {type(self.head).__name__}, {self.task.kind}, {len(self.task.classes)} classes)"
@@ -119,8 +123,11 @@ class Model:
         else:
             distances_n = self.novelty.distances(centre_nd).astype(np.float64)
             novelty_n = distances_n / max(self.novelty.threshold, 1e-12)
+        share, unknown_n = self.unknown_above, None
+        if share is not None and self.task.kind == "classification":
+            unknown_n = entropy_above(scores, float(share))
         return Predictions(
-            self.task, ids, scores, novelty_n, novelty_n > 1, np.asarray(features.kept), features.failures
+            self.task, ids, scores, novelty_n, novelty_n > 1, np.asarray(features.kept), features.failures, unknown_n
         )
 
     def save(self, folder: str | Path) -> Path:

@@ -16,7 +16,30 @@ from headstart.data import Finding
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Predictions"]
+__all__ = ["UNKNOWN", "Predictions", "entropy_above"]
+
+UNKNOWN = "unknown"
+
+
+def entropy_above(scores_nk: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """Return which rows have probabilities whose entropy is above a share of the largest, log k.
+
+    Source: Saito et al., DANCE (arXiv:2002.07953), section 3.3, with a share of one half.
+
+    Parameters
+    ----------
+    scores_nk : float64 array of shape (n, k)
+        Probabilities.
+    share : float in (0, 1)
+        Of log k.
+
+    Examples
+    --------
+    >>> entropy_above(np.array([[0.5, 0.5, 0.0], [0.9, 0.05, 0.05]]), 0.5)          # 0.69 and 0.39 nats; log(3) / 2 is 0.55
+    array([ True, False])
+    """
+    logs_nk = np.log(np.where(scores_nk > 0, scores_nk, 1.0))
+    return np.asarray(-(scores_nk * logs_nk).sum(1) > share * np.log(scores_nk.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,8 @@ class Predictions:
         Which of the rows asked for these are.
     failures : tuple of Finding
         Rows that could not be read and have no answer.
+    unknown_n : bool array of shape (n,), optional
+        Rows that the model takes for none of its classes, where it was trained to tell; they are labelled ``"unknown"``.
     """
 
     task: Task
@@ -48,18 +73,24 @@ class Predictions:
     unusual_n: NDArray[np.bool_]
     kept: NDArray[np.int64]
     failures: tuple[Finding, ...] = ()
+    unknown_n: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def labels(self) -> list[Any]:
-        """The answers: a class name, a tuple of class names (those at least as likely as not), or a number for each row."""
+        """The answers for each row: a class name (or ``"unknown"``), a tuple of class names (those at least as likely as not), or
+        a number.
+        """
         classes = self.task.classes
         if self.task.kind == "regression":
             return [float(value) for value in self.scores]
         if self.task.kind == "classification":
-            return [classes[i] for i in self.scores.argmax(1)]
+            answers = [classes[i] for i in self.scores.argmax(1)]
+            if self.unknown_n is None:
+                return answers
+            return [UNKNOWN if unknown else answer for answer, unknown in zip(answers, self.unknown_n, strict=True)]
         return [tuple(classes[i] for i in np.flatnonzero(row >= 0.5)) for row in self.scores]
 
     def to_frame(self) -> pd.DataFrame:

@@ -30,6 +30,11 @@ from headstart.objectives.cdan import (
     multilinear_map,
     randomised_map,
 )
+from headstart.objectives.class_weighted_cross_entropy import (
+    ClassWeightedCrossEntropy,
+    class_weighted_cross_entropy,
+    class_weights_of,
+)
 from headstart.objectives.classifier_discrepancy import (
     ClassifierDiscrepancy,
     classifier_discrepancy,
@@ -113,6 +118,10 @@ from headstart.objectives.entropy import (
     mean_entropy,
     row_entropies,
 )
+from headstart.objectives.entropy_separation import (
+    EntropySeparation,
+    entropy_separation,
+)
 from headstart.objectives.feature_mapping import (
     FeatureMapping,
     OutputMapping,
@@ -189,6 +198,10 @@ from headstart.objectives.mixstyle import (
 from headstart.objectives.moment_matching import (
     M3SDA,
     domain_moment_distance,
+)
+from headstart.objectives.neighbourhood_clustering import (
+    NeighbourhoodClustering,
+    neighbourhood_entropy,
 )
 from headstart.objectives.neighbourhood_density import (
     NeighbourhoodDensity,
@@ -302,6 +315,7 @@ __all__ = [
     "Batch",
     "BiTuning",
     "BinaryCrossEntropy",
+    "ClassWeightedCrossEntropy",
     "ClassifierDiscrepancy",
     "CoTuning",
     "Consistency",
@@ -315,6 +329,7 @@ __all__ = [
     "DomainDistance",
     "Embedding",
     "Entropy",
+    "EntropySeparation",
     "FeatureMapping",
     "FixMatch",
     "FlexMatch",
@@ -325,6 +340,7 @@ __all__ = [
     "MeanTeacher",
     "MixStyle",
     "MultiDomainDANN",
+    "NeighbourhoodClustering",
     "NeighbourhoodDensity",
     "Objective",
     "OutputMapping",
@@ -348,6 +364,8 @@ __all__ = [
     "channel_increases",
     "channel_weights",
     "class_confusion",
+    "class_weighted_cross_entropy",
+    "class_weights_of",
     "classifier_discrepancy",
     "confident_loss",
     "confusion_loss",
@@ -363,6 +381,7 @@ __all__ = [
     "domain_risks",
     "embedding_loss",
     "entropy_of_mean",
+    "entropy_separation",
     "exchanged_labels",
     "exponential_update",
     "feature_map_distance",
@@ -392,6 +411,7 @@ __all__ = [
     "neighbour_vote",
     "neighbourhood_agreement",
     "neighbourhood_density",
+    "neighbourhood_entropy",
     "partial_loss",
     "probe_channels",
     "ramp",

@@ -143,7 +143,7 @@ class AdaptationJob:
             self.notes += history.notes
         held_out_scores = self._calibrate(head, judged)
         return Adapted(
-            self._model(tuned, head, body, plan.reason),
+            self._model(tuned, head, body, plan.reason, recipe.unknown_above),
             histories,
             self._scores(target_seen[1], head.temperature),
             held_out_scores,
@@ -334,9 +334,11 @@ class AdaptationJob:
             "batch_norm": settings.batch_norm,
         }
 
-    def _model(self, backbone: Backbone, head: NetworkHead, features_md: Array, reason: str) -> Model:
+    def _model(
+        self, backbone: Backbone, head: NetworkHead, features_md: Array, reason: str, unknown_above: float | None
+    ) -> Model:
         novelty = NoveltyScorer("cosine").fit(features_md)
-        model = Model(backbone, head, self.task, novelty, runtime="torch-fp32")
+        model = Model(backbone, head, self.task, novelty, runtime="torch-fp32", unknown_above=unknown_above)
         head.report["why"] = reason
         model.provenance["adaptation"] = {
             "method": self.settings.name,

@@ -43,11 +43,13 @@ class AdaptationRecipe:
         Fields of `TrainingConfig` that belong to the method: ``{"ema": 0.99}``, ``{"balance": "domains"}``.
     own_rate : float
         Multiplies the learning rate of what objectives bring themselves.
+    unknown_above : float in (0, 1), optional
+        The model answers "unknown" where the entropy of its probabilities is above this share of the largest.
 
     Raises
     ------
     ConfigError
-        If there is no phase or no head ``"main"``, or a phase looks at source rows that are not there.
+        If there is no phase or no head ``"main"``, a phase looks at source rows that are not there, or a share is none.
     """
 
     phases: tuple[Phase, ...]
@@ -56,6 +58,7 @@ class AdaptationRecipe:
     starts_trained: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     own_rate: float = 1.0
+    unknown_above: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "phases", tuple(self.phases))
@@ -65,6 +68,8 @@ class AdaptationRecipe:
                 f"AdaptationRecipe: needs at least one phase, and heads without doubles of which the first is 'main'; got "
                 f"{len(self.phases)} phases and heads {list(self.heads)}."
             )
+        if self.unknown_above is not None and not 0 < self.unknown_above < 1:
+            raise ConfigError(f"AdaptationRecipe: unknown_above lies in (0, 1); got {self.unknown_above}.")
         if not self.needs_source and (seen := [item.name for item in self.phases if "source" in item.streams]):
             raise ConfigError(
                 f"AdaptationRecipe: source rows are not there, but phase {seen[0]!r} looks at them; its streams are ('target',)."
