@@ -62,6 +62,7 @@ def test_lists_name_the_default_base_models() -> None:
         (["evaluate", ".", "new"], "model.json"),
         (["fit", "nowhere/", "--max-size", "20"], "no amount with its unit"),
         (["fit", "nowhere/", "--strategy", "ful"], "Did you mean 'full'"),
+        (["fit", "nowhere/", "--goal", "acuracy >= 0.9"], "Did you mean 'accuracy'"),
         (["compare", "a", "b"], "no finished run"),
     ],
 )

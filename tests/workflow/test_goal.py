@@ -41,11 +41,20 @@ def test_a_strict_sign_is_strict() -> None:
         ("rmse <= 1", "not defined for classification"),
         ("accuracy >= 0.9.1", "not a number"),
         ("accuracy >= 0.9 or else", "cannot be read"),
+        ("accuracy >= 95", "at most 1; write 95 % or 0.95"),
+        ("accuracy >= 101 %", "can never be met, accuracy is at most 1"),
+        ("log_loss <= -0.1", "at least 0"),
     ],
 )
 def test_nonsense_is_refused_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(GoalError, match=reason):
         parse_goal(text, TASK)
+
+
+def test_without_a_task_all_but_the_task_is_checked() -> None:
+    assert parse_goal("rmse <= 1 and size <= 5MB").metric == "rmse"
+    with pytest.raises(GoalError, match=r"^goal: no metric is called 'f2'"):
+        parse_goal("f2 >= 0.9")
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5m", "0s", "10 parsecs", "1h banana", "m", "nan"])

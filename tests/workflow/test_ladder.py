@@ -154,6 +154,10 @@ def test_what_is_too_large_is_never_started() -> None:
     assert climbed.climb.stopped == "limits"
     with pytest.raises(GoalError, match="no base model fits"):
         _climb([FakeRung("head", 95, size=9e6)], limits=Limits(size=2e6))
+    tuned = FakeRung("partial", 90, size=1e6)
+    with pytest.raises(GoalError, match="no base model fits"):  # without a head there is nothing to fine-tune
+        _climb([FakeRung("head", 95, size=9e6), tuned], limits=Limits(size=2e6))
+    assert not tuned.ran
 
 
 def test_without_a_goal_later_rungs_only_say_what_they_would_bring() -> None:

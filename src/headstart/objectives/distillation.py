@@ -5,7 +5,7 @@
     transfer loss  = weight * kl(q_source, p_target)  is distillation at T = 1, in either direction
 
 Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv:1503.02531), equation 1 for the
-temperature; section 2 for the factor T^2, which keeps the size of the gradients when T changes.
+temperature; section 2 for the factor T^2: gradients of tempered answers shrink as 1/T^2 (its equations 2 to 4).
 Use it where a teacher knows more than the labels say. Forward makes the student cover all that the teacher holds possible,
 reversed makes it commit to the teacher's likeliest answer.
 It ignores the true labels, and how sure the teacher has reason to be.

@@ -2,8 +2,9 @@
 
     loss = 1/b sum_i || m(f_i) - g_i ||^2           f of the network in training, g of the base model, m a learned linear map
 
-Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv:1412.6550), equation 3, without its factor 1/2; Ba &
-Caruana, "Do Deep Nets Really Need to be Deep?", NeurIPS 2014 (arXiv:1312.6184), for outputs.
+Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015 (arXiv:1412.6550), the loss of the hint layer (equation 3),
+without its factor 1/2; implementations in use take the mean over features too, which is this over e. Ba & Caruana, "Do Deep Nets
+Really Need to be Deep?", NeurIPS 2014 (arXiv:1312.6184), for outputs.
 Use it to hand over what lies below the answers. Where widths differ a linear map is learned along (its parameters are the
 objective's own).
 It ignores which directions of the features matter for the task.

@@ -3,7 +3,8 @@
     L_old = - 1/b sum_i sum_c y'_ic log p'_ic       y' = softmax(base / T),  p' = softmax(source head / T)
 
 Source: Li & Hoiem, "Learning without Forgetting", ECCV 2016 (arXiv:1606.09282), equations 2 to 4: raising probabilities to 1/T
-and normalising them is a softmax of logits over T.
+and normalising them is a softmax of logits over T. The form (powers of 1/T, no factor T^2) agrees with the implementation that
+Serra et al. published with HAT (arXiv:1801.01423); some later ones minimise the Kullback-Leibler divergence times T^2 instead.
 Use it to keep the source task, and what it knows, without its rows. It differs from distillation by the entropy of the base
 model's answers, which is constant, and by having no factor T^2.
 It ignores how far the new rows are from what the base model understands.

@@ -118,6 +118,8 @@ def fit(
     limits = _limits(config)
     check_strategy(config.strategy)
     check_called()
+    if config.goal is not None:
+        parse_goal(config.goal)  # what is wrong with it whatever the rows are
     extra = {name: value for name, value in (("labels", labels), ("classes", classes)) if value is not None}
     place = str(source) if isinstance(source, (str, Path)) else "memory"
     command = {"source": place, **asdict(config), "backbones": list(config.backbones)}
@@ -369,7 +371,7 @@ class _Fit:
         """Return what may be tried, cheapest first. Without a goal the later rungs only say what they would bring."""
         success = {item.backbone.name: item.success_n for item in self.ranked}
         rungs: list[Rung] = [HeadRung(order[0], self.settings)]
-        if self.goal is not None and not self.named:
+        if self.limits or (self.goal is not None and not self.named):  # where the first does not fit, another may
             rungs += [HeadRung(one, self.settings, False, success, self.config.seed) for one in order[1:]]
         shared: dict[str, Any] = {"reserve": self.reserve, "seed": self.config.seed, "carry_out": shared_out(tune)}
         if self.train.modality == "vector" or self.config.strategy == "head":

@@ -62,7 +62,7 @@ class Goal:
         return self.requirements[0].metric
 
 
-def parse_goal(text: str, task: Task) -> Goal:
+def parse_goal(text: str, task: Task | None = None) -> Goal:
     """Return what a goal says.
 
     Parameters
@@ -70,13 +70,13 @@ def parse_goal(text: str, task: Task) -> Goal:
     text : str
         ``METRIC >= NUMBER``, several joined by "and" or a comma. A number followed by ``%`` is a percentage.
         Limits count as requirements: ``size <= 20MB``, ``memory <= 4GB``, ``latency <= 20ms``.
-    task : Task
-        Says which metrics there are.
+    task : Task, optional
+        Says which metrics there are; all are allowed when left out, which finds most mistakes before any row is read.
 
     Raises
     ------
     GoalError
-        If it cannot be read, names no metric of this task, or asks a metric to be worse than a value.
+        If it cannot be read, names no metric of this task, asks a metric to be worse than a value, or can never be met.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def _limit(part: str) -> Limits | None:
     return Limits(**{name: value})
 
 
-def _requirement(part: str, whole: str, task: Task) -> Requirement:
+def _requirement(part: str, whole: str, task: Task | None) -> Requirement:
     match = _REQUIREMENT.fullmatch(part)
     if match is None:
         raise GoalError(
@@ -123,8 +123,8 @@ def _requirement(part: str, whole: str, task: Task) -> Requirement:
     try:
         metric = find_metric(name.strip().replace(" ", "_").lower())
     except ConfigError as error:
-        raise GoalError(f"goal: {error}") from error
-    if task.kind not in metric.kinds:
+        raise GoalError(f"goal: {str(error).removeprefix('find_metric: ')}") from error
+    if task is not None and task.kind not in metric.kinds:
         known = ", ".join(item.name for item in metrics_for(task))
         raise GoalError(f"goal: {metric.name} is not defined for {task.kind}; use one of {known}.")
     try:
@@ -137,6 +137,10 @@ def _requirement(part: str, whole: str, task: Task) -> Requirement:
         raise GoalError(
             f"goal: {part.strip()!r} asks for a worse model, {better} {metric.name} is better; turn the sign round."
         )
+    if threshold > 1 if at_least else threshold < 0:
+        ends = "at most 1" if at_least else "at least 0"
+        hint = f"; write {threshold:g} % or {threshold / 100:g}" if at_least and threshold <= 100 else ""
+        raise GoalError(f"goal: {part.strip()!r} can never be met, {metric.name} is {ends}{hint}.")
     return Requirement(metric.name, threshold, at_least, strict=sign in {">", "<"})
 
 

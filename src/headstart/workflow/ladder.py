@@ -32,6 +32,9 @@ from headstart.workflow.limits import Limits, bytes_text, watch_memory
 __all__ = ["Climbed", "Clock", "Ladder", "Needs", "Rung", "Standing", "Tried", "with_deadline"]
 
 
+_SOLVES_HEAD = {"head", "base-model"}
+
+
 @dataclass
 class Clock:
     """Time spent against the budget; ``earlier`` wall-clock and ``cpu_earlier`` CPU seconds went before this process began."""
@@ -248,6 +251,8 @@ class Ladder:
         """
         standing = self.standing
         for rung in rungs:
+            if standing.head is None and rung.name not in _SOLVES_HEAD:
+                continue  # no base model fitted the limits: there is nothing to fine-tune
             if standing.best is not None and self._met() and not rung.forced:
                 break
             if standing.best is not None and self.goal is None and not rung.forced:
