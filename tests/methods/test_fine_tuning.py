@@ -21,7 +21,9 @@ from headstart.features import FeatureStore, extract_features
 from headstart.heads import LinearHead, NetworkHead, fit_temperature, to_probabilities
 from headstart.methods import FineTuning
 from headstart.methods.fine_tuned import cross_calibrated, judged_loss
+from headstart.methods.recipe import default_config
 from headstart.methods.regularisers import REGULARISERS, read_regularisers
+from headstart.methods.tuning_rows import TuningRows
 from headstart.model import load_model
 from headstart.objectives import BSS
 from headstart.training import TrainingConfig
@@ -94,6 +96,22 @@ def test_a_solved_head_over_a_frozen_body_is_left_as_it_is() -> None:
     assert isinstance(done.model.head, LinearHead) and done.model.backbone is backbone
     assert done.history.steps == 0 and "solved already" in done.plan_reason
     assert done.validation_scores is done.solved_scores
+
+
+def test_the_cost_of_training_all_stages_is_counted_where_no_gpu_computes(
+    network: Backbone, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = TuningRows(pictures, None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    epochs = default_config("image", "classification", 36, whole=True).max_epochs
+    once = 3 * epochs * 36 * network.info.multiply_adds / 40e9  # a step is three forward passes, at 40 billion a second
+    assert FineTuning()._whole_seconds(part, network) == pytest.approx(once)
+    assert FineTuning(config=SHORT)._whole_seconds(part, network) == pytest.approx(once * 2 / epochs)
+    part.divide(0.25, None, 0)
+    assert FineTuning()._whole_seconds(part, network) == pytest.approx(2 * once * len(part.learning) / 36)
+    assert FineTuning(refit=False)._whole_seconds(part, network) == pytest.approx(once * len(part.learning) / 36)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert FineTuning()._whole_seconds(part, network) == 0
 
 
 def test_what_is_frozen_stays_and_the_base_model_too(network: Backbone, pictures: Dataset) -> None:

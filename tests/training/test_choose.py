@@ -38,6 +38,28 @@ def test_the_borders_of_the_rule(
     assert parameters == 0 or f"{num_rows:,} rows" in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("cpu_seconds", "num_stages", "parameters", "expected"),
+    [
+        (600.0, 6, 10**7, MANY),
+        (601.0, 6, 10**7, SOME),
+        (601.0, 1, 10**7, MANY),  # nothing to divide
+        (
+            601.0,
+            6,
+            300_000_001,
+            HUGE,
+        ),  # adapters need the whole network, but so little memory that nothing else may fit
+    ],
+)
+def test_what_takes_long_without_a_gpu_trains_the_last_third(
+    cpu_seconds: float, num_stages: int, parameters: int, expected: Strategy
+) -> None:
+    choice = choose_strategy(5000, 2, parameters=parameters, num_stages=num_stages, cpu_seconds=cpu_seconds)
+    assert choice.strategy == expected
+    assert ("10 min 1 s of one core" in choice.reason) == (expected == SOME)
+
+
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least one row; got 0"):
         choose_strategy(0, 2, parameters=1, num_stages=1)

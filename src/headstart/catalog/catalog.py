@@ -112,7 +112,12 @@ _HEADS = (
 )
 
 _STRATEGIES = (
-    Entry("auto", "strategy", "headstart.training.choose:choose_strategy", "by the amount of data, with its reason"),
+    Entry(
+        "auto",
+        "strategy",
+        "headstart.training.choose:choose_strategy",
+        "by the amount of data and the cost, with its reason",
+    ),
     Entry("head-only", "strategy", "headstart.training.strategies:HeadOnly", "the head trains, the body is frozen"),
     Entry("last-stages", "strategy", "headstart.training.strategies:LastStages", "the last stages and the head train"),
     Entry(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -34,15 +35,17 @@ from headstart.methods.tuning_job import TuningJob, TuningSettings
 from headstart.methods.tuning_rows import TuningRows, check_rows
 from headstart.objectives import Objective
 from headstart.training import TrainingConfig
+from headstart.training.boundary_plan import MULTIPLY_ADDS
 from headstart.training.choose import choose_strategy
 from headstart.training.rate_finder import RateSweep
-from headstart.training.strategies import HeadOnly, LinearProbeThenFineTune, Strategy, read_strategy
+from headstart.training.strategies import HeadOnly, LayerwiseDecay, LinearProbeThenFineTune, Strategy, read_strategy
 
 __all__ = ["FineTuned", "FineTuning"]
 
 BatchNorm = Literal["frozen", "train"]
 
 _MIRRORED = (View(), View(flip=True))
+_STEP = 3.0  # a step of training over a forward pass
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class FineTuning:
     Parameters
     ----------
     strategy : str, dict or Strategy
-        ``"auto"`` chooses by the amount of data (`headstart.training.choose.choose_strategy`); otherwise what
+        ``"auto"`` chooses by the amount of data and the cost (`headstart.training.choose.choose_strategy`); otherwise what
         `headstart.training.strategies.read_strategy` takes: ``"last-stages:2"``, ``"full"``, ``"lora"``, ...
     head : str or nn.Module
         ``"solved"`` starts from the solution on frozen features; ``"linear"``, layers in words
@@ -321,9 +324,21 @@ class FineTuning:
         assert part.learning.task is not None
         stages = 0 if backbone.modality == "vector" else len(_holding(backbone))
         choice = choose_strategy(
-            len(part.learning), part.learning.task.num_outputs, parameters=_count(backbone), num_stages=stages
+            len(part.learning),
+            part.learning.task.num_outputs,
+            parameters=_count(backbone),
+            num_stages=stages,
+            cpu_seconds=self._whole_seconds(part, backbone),
         )
         return choice.strategy, choice.reason
+
+    def _whole_seconds(self, part: TuningRows, backbone: Backbone) -> float:
+        """Return about what training every stage takes of one core, the second time on all rows included; 0 on a GPU."""
+        if torch.cuda.is_available() or backbone.modality == "vector":
+            return 0.0
+        epochs = self._settings(part, LayerwiseDecay()).config.max_epochs
+        passes = epochs * len(part.learning) * (2 if part.divided and self.refit else 1)
+        return _STEP * passes * backbone.info.multiply_adds / MULTIPLY_ADDS["float32"]
 
 
 def _is_partial(strategy: Strategy) -> bool:

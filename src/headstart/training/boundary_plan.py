@@ -22,7 +22,7 @@ from headstart.core.errors import ConfigError
 from headstart.core.places import cache_folder
 from headstart.features import RuntimeChoice
 
-__all__ = ["BoundaryPlan", "plan_boundary"]
+__all__ = ["MULTIPLY_ADDS", "BoundaryPlan", "plan_boundary"]
 
 # CPU seconds on one core of a server processor of 2023; only their size matters
 _DECODE = 2.5e-3  # an image of half a megapixel
@@ -30,7 +30,7 @@ _TOKENISE = 1e-4
 _WRITE = 1e-9  # a byte, into the store and the private copy
 _LOAD = 1.2e-9  # a byte, out of the store into the private copy
 _READ = 2e-9  # a number, out of the private copy into a float32 batch
-_MULTIPLY_ADDS = {"float16": 300e9, "float32": 40e9}  # a second, by the number type that goes with the arithmetic
+MULTIPLY_ADDS = {"float16": 300e9, "float32": 40e9}  # a second, by the number type that goes with the arithmetic
 _TOKENS = 32  # of a text whose length is not known
 _FREE_SHARE = 0.9  # of the free disk that may be filled
 
@@ -216,7 +216,7 @@ def _prefix_seconds(
     if speed:
         return 1 / speed, "measured"
     longer = (tokens or _TOKENS) / _TOKENS if backbone.modality == "text" else 1.0
-    return longer * place.fraction * backbone.info.multiply_adds / _MULTIPLY_ADDS[dtype], "estimated"
+    return longer * place.fraction * backbone.info.multiply_adds / MULTIPLY_ADDS[dtype], "estimated"
 
 
 def _numbers(place: Stage, tokens: float | None) -> int:
