@@ -3,7 +3,7 @@
     python benchmarks/expected_gains.py
 
 Needs the shared data (HEADSTART_SHARED, default ../shared) and benchmarks/results/fine_tuning.json. The expectation is that of
-`fit`: from the figure of the solved head and its learning curve on training rows, by the rule in `headstart.workflow.expectation`.
+`fit`: the solved head's figure and its learning curve on training rows, by the rule in `headstart.workflow.expectation`.
 Both are shown as shares of the error that the solved head leaves; a negative share is a loss.
 """
 

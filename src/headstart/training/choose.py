@@ -7,9 +7,9 @@ al., NeurIPS 2014, arXiv:1411.1792). A body that trains starts from the solved h
 arXiv:2202.10054), and its first stages are slowed (Howard & Ruder, ACL 2018, arXiv:1801.06146). Very large bodies get adapters
 (Hu et al., ICLR 2022, arXiv:2106.09685).
 
-Without a GPU the price counts too: a stage behind a frozen prefix that is kept costs a fraction of the whole network, and what the
-whole one brings beyond its last third is seldom known beforehand. A default must not take hours that nobody asked for; where all
-stages would take longer than ten minutes on one core, the last third trains, and the reason names the strategy that trains all.
+Without a GPU the price counts too: stages behind a frozen prefix that is kept cost a fraction of the whole network, and what the
+whole one brings beyond its last third is seldom known before. A default must not take hours that nobody asked for: where all
+stages would take longer than ten minutes of one core, the last third trains, and the reason names the strategy that trains all.
 """
 
 from __future__ import annotations
