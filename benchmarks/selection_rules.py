@@ -4,16 +4,19 @@
     python benchmarks/selection_rules.py [--folder FOLDER]
 
 Gain: points of accuracy over "do not adapt"; the mean of a data set's pairs, then of the data sets. A loss or a win is more than
-one point. "Left out" means: for each data set the candidates (added one by one, greedily) and the standard errors z, or the
-margin, are those with the highest utility on the *other* data sets, and it is judged with them; in the utility a loss counts
-double. Target labels judge and never choose. The way back of a candidate is read from the folder, not fitted again.
+one point. "Left out" means: for each data set the candidates (added one by one, greedily) and whatever constant is named are
+those with the highest utility on the *other* data sets, and it is judged with them; in the utility a loss counts double. Target
+labels judge and never choose. The z of the paired circular test is not tuned: it is the one-sided 5 % point of the normal
+distribution. The data sets in ``FRESH`` were gathered after the rule, its constants and the default candidates stood, and take no
+part in any choice. The way back of a candidate is read from the folder, not fitted again. Rules that look at features are judged
+on the pairs for which that was gathered.
 One thread, seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,17 +28,16 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from adaptation_evidence import FOLDER
 from headstart.core.errors import HeadstartError
-from headstart.evaluation.selecting.rule import rank_shares
 from headstart.evaluation.selecting.source_risk import control_variate_risk
 from headstart.evaluation.selection import (
     BatchNuclearNorm,
     CandidateEvidence,
+    CandidateRule,
     CircularTest,
     CircularValidation,
     EnsembleAgreement,
     InfoMax,
     PredictionEntropy,
-    Score,
     SelectionRule,
     SoftNeighbourhoodDensity,
     SourceAccuracy,
@@ -47,17 +49,16 @@ from record import ROOT, store_result
 
 Matrix = NDArray[Any]
 ERRORS = (0.5, 1.0, 1.5, 2.0, 2.5)
-RULES: tuple[SelectionRule, ...] = (
-    CircularValidation(),
-    SourceAccuracy(),
-    PredictionEntropy(),
-    BatchNuclearNorm(),
-    InfoMax(),
-    SoftNeighbourhoodDensity(),
-    EnsembleAgreement(),
-)
+RULES: dict[str, CandidateRule] = {
+    "source accuracy": SourceAccuracy(),
+    "entropy": PredictionEntropy(),
+    "batch nuclear norm": BatchNuclearNorm(),
+    "information maximisation": InfoMax(),
+    "soft neighbourhood density": SoftNeighbourhoodDensity(),
+}
 MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 LOSS_COUNTS = 2.0
+FRESH = ("sentences", "nusax", "office_caltech")
 
 
 @dataclass
@@ -78,22 +79,40 @@ class Pair:
         """Return the share of target rows named rightly."""
         return float((table.argmax(axis=1) == self.truth).mean())
 
-    def single(self, name: str) -> tuple[float, Matrix]:
-        """Return a candidate's accuracy, and which source labels returned."""
-        return self._once((name,))
+    def single(self, name: str, way: str = "back") -> tuple[float, Matrix]:
+        """Return a candidate's accuracy, and which source labels returned: by its own recipe, or by a ridge on features."""
+        return self._once((name,), way)
 
-    def committee(self, names: Sequence[str]) -> tuple[float, Matrix] | None:
+    def committee(self, names: Sequence[str], way: str = "back") -> tuple[float, Matrix] | None:
         """Return the same of the committee of "do not adapt" and those of the names that came through."""
-        here = [name for name in names if "back" in self.candidates.get(name, {})]
-        return self._once((NO_ADAPTATION, *sorted(here))) if len(here) >= 2 else None
+        here = self.returning(names)
+        return self._once((NO_ADAPTATION, *sorted(here)), way) if len(here) >= 2 else None
 
-    def _once(self, names: tuple[str, ...]) -> tuple[float, Matrix]:
-        if names not in self.known:
-            target, back = (
-                np.mean([self.candidates[name][part] for name in names], axis=0) for part in ("target", "back")
+    def returning(self, names: Sequence[str]) -> list[str]:
+        """Return the names that went there and back."""
+        return [name for name in names if "back" in self.candidates.get(name, {})]
+
+    def _once(self, names: tuple[str, ...], way: str) -> tuple[float, Matrix]:
+        if (names, way) not in self.known:
+            target = np.mean([self.candidates[name]["target"] for name in names], axis=0)
+            back = np.mean([self._returned(name, way) for name in names], axis=0)
+            labels = self.labels if way == "back" else self.labels[self.judge]
+            self.known[names, way] = (self.accuracy(target), (back.argmax(axis=1) == labels).astype(np.float64))
+        return self.known[names, way]
+
+    def _returned(self, name: str, way: str) -> Matrix:
+        if way == "back":
+            return self.candidates[name]["back"]
+        if (name, "table") not in self.known:
+            self.known[name, "table"] = CircularTest().returned(
+                CandidateEvidence(
+                    target_probabilities_mk=self.candidates[name]["target"],
+                    source_labels_v=self.labels[self.judge],
+                    source_features_vr=self.rows[0][self.judge],
+                    target_features_mr=self.rows[1],
+                )
             )
-            self.known[names] = (self.accuracy(target), (back.argmax(axis=1) == self.labels).astype(np.float64))
-        return self.known[names]
+        return self.known[name, "table"]
 
     def evidence(self, name: str) -> CandidateEvidence:
         """Return a candidate as rules see it; its way back reads what was gathered."""
@@ -156,18 +175,20 @@ def load(folder: Path) -> list[Pair]:
     return pairs
 
 
-def circular_test(pair: Pair, pool: Sequence[str], num_errors: float, with_committee: bool = True) -> float:
+def circular_test(
+    pair: Pair, pool: Sequence[str], num_errors: float, with_committee: bool = True, way: str = "back"
+) -> float:
     """Return the gain of what the paired circular test chooses (the same as `select`, on arrays)."""
-    stay, returned = pair.single(NO_ADAPTATION)
+    stay, returned = pair.single(NO_ADAPTATION, way)
 
     def passes(other: Matrix) -> bool:
         gap = other - returned
         return float(gap.sum()) > num_errors * float(np.sqrt(np.square(gap).sum())) + 1e-9 * len(gap)
 
-    committee = pair.committee(pool) if with_committee else None
+    committee = pair.committee(pool, way) if with_committee else None
     if committee is not None and passes(committee[1]):
         return committee[0] - stay
-    singles = [pair.single(name) for name in pool if "back" in pair.candidates.get(name, {})]
+    singles = [pair.single(name, way) for name in pair.returning(pool)]
     passing = [single for single in singles if passes(single[1])]
     return max(passing, key=lambda single: single[1].mean())[0] - stay if passing else 0.0
 
@@ -175,7 +196,7 @@ def circular_test(pair: Pair, pool: Sequence[str], num_errors: float, with_commi
 def circular_margin(pair: Pair, pool: Sequence[str], margin: float) -> float:
     """Return the gain of circular validation on held-out rows with a margin in points."""
     stay, returned = pair.single(NO_ADAPTATION)
-    singles = [pair.single(name) for name in pool if "back" in pair.candidates.get(name, {})]
+    singles = [pair.single(name) for name in pair.returning(pool)]
     best = max(singles, key=lambda single: single[1][pair.judge].mean(), default=None)
     if best is None or best[1][pair.judge].mean() <= returned[pair.judge].mean() + margin + 1e-9:
         return 0.0
@@ -260,7 +281,7 @@ def choose_by(pair: Pair, rule: SelectionRule, pool: Sequence[str], with_committ
     names = [name for name in (NO_ADAPTATION, *pool) if name in pair.candidates]
     named = {name: pair.evidence(name) for name in names}
     tables = {name: pair.candidates[name]["target"] for name in names}
-    voters = [name for name in names if "back" in pair.candidates[name]]
+    voters = pair.returning(names)
     if with_committee and len(voters) >= 3:
         named[COMMITTEE] = committee_evidence([named[name] for name in voters])
         tables[COMMITTEE] = np.mean([tables[name] for name in voters], axis=0)
@@ -271,42 +292,30 @@ def choose_by(pair: Pair, rule: SelectionRule, pool: Sequence[str], with_committ
     return pair.accuracy(tables[chosen]) - pair.accuracy(tables[NO_ADAPTATION])
 
 
-class Gathered(SelectionRule):
-    """A rule whose scores were gathered with the evidence: it looks at features, which are not kept."""
+def value(pair: Pair, kind: str, name: str) -> float:
+    """Return a rule's score of one candidate, worked out once; NaN where what it needs was not gathered."""
+    if (kind, name) not in pair.known:
+        part = pair.candidates[name]
+        if kind == "DEV":
+            right = pair.labels[pair.judge]
+            losses = (part["source"].argmax(axis=1) != right).astype(float) if "weights" in part else None
+            found = float("nan") if losses is None else -control_variate_risk(losses, part["weights"])
+        elif kind == "ClassAMI":
+            answers = part["target"].argmax(axis=1)
+            found = float(adjusted_mutual_info_score(answers, part["clusters"])) if "clusters" in part else float("nan")
+        else:
+            found = RULES[kind].judge(pair.evidence(name)).value
+        pair.known[kind, name] = found
+    return float(pair.known[kind, name])
 
-    facts, needs = InfoMax.facts, InfoMax.needs
 
-    def __init__(self, scores: Mapping[str, float]) -> None:
-        self.values = scores
-
-    def scores(self, candidates: Any) -> dict[str, Score]:
-        """Return what was gathered; NaN for the committee, which has no features."""
-        return {name: Score(self.values.get(name, float("nan"))) for name in candidates}
-
-
-def gathered(pair: Pair, kind: str, pool: Sequence[str]) -> Gathered:
-    """Return DEV, ClassAMI or MixVal over the candidates that have what it needs."""
-    parts = {name: pair.candidates[name] for name in (NO_ADAPTATION, *pool) if name in pair.candidates}
-    right = pair.labels[pair.judge]
-    if kind == "DEV":
-        return Gathered(
-            {
-                name: -control_variate_risk((part["source"].argmax(axis=1) != right).astype(float), part["weights"])
-                for name, part in parts.items()
-                if "weights" in part
-            }
-        )
-    if kind == "ClassAMI":
-        return Gathered(
-            {
-                name: float(adjusted_mutual_info_score(part["target"].argmax(axis=1), part["clusters"]))
-                for name, part in parts.items()
-                if "clusters" in part
-            }
-        )
-    probes = {name: part["mixval"] for name, part in parts.items() if "mixval" in part}
-    ranks = [rank_shares({name: Score(float(probe[place])) for name, probe in probes.items()}) for place in (0, 1)]
-    return Gathered({name: (ranks[0][name] + ranks[1][name]) / 2 for name in probes})
+def by_score(pair: Pair, pool: Sequence[str], margin: float, *, kind: str) -> float:
+    """Return the gain of the candidate with the best score, if it beats "do not adapt" by more than the margin."""
+    stay = value(pair, kind, NO_ADAPTATION)
+    scores = {name: value(pair, kind, name) for name in pool if name in pair.candidates}
+    scores = {name: one for name, one in scores.items() if np.isfinite(one)}
+    best = max(scores, key=lambda name: scores[name], default=NO_ADAPTATION)
+    return always(pair, best) if best in scores and scores[best] > stay + margin + 1e-9 else 0.0
 
 
 def oracle(pair: Pair, pool: Sequence[str]) -> float:
@@ -318,40 +327,52 @@ def oracle(pair: Pair, pool: Sequence[str]) -> float:
 
 
 def table(pairs: Sequence[Pair], names: Sequence[str]) -> dict[str, Any]:
-    """Return a line for every rule, with constants of the other data sets first."""
-    pool = DEFAULT_CANDIDATES
+    """Return a line for every rule, with what was chosen on the other data sets."""
+    pool, z = DEFAULT_CANDIDATES, CircularTest().num_errors
 
-    def fixed(rule: Rule, grid: Sequence[float]) -> dict[str, Any]:
-        def best(others: Sequence[Pair]) -> float:
-            return max(grid, key=lambda constant: utility(others, lambda pair: rule(pair, pool, constant)))
-
-        return left_out(pairs, best, lambda pair, constant: rule(pair, pool, constant))
-
-    def grown(rule: Rule, grid: Sequence[float]) -> dict[str, Any]:
-        return left_out(pairs, lambda others: greedy(others, names, rule, grid), lambda pair, it: rule(pair, *it))
+    def grown(rule: Rule, grid: Sequence[float], here: Sequence[Pair] = pairs) -> dict[str, Any]:
+        return left_out(here, lambda others: greedy(others, names, rule, grid), lambda pair, it: rule(pair, *it))
 
     found: dict[str, Any] = {
-        "circular test, left out": grown(circular_test, ERRORS),
-        "circular test, z left out": fixed(circular_test, ERRORS),
-        "circular test without committee, left out": grown(without_committee, ERRORS),
-        "circular validation, left out": grown(circular_margin, MARGINS),
-        "circular validation, margin left out": fixed(circular_margin, MARGINS),
+        "circular test, left out": grown(circular_test, (z,)),
+        "circular test, z left out too": grown(circular_test, ERRORS),
+        "circular test without committee, left out": grown(without_committee, (z,)),
+        "circular test on features, left out": grown(on_features, (z,)),
+        "circular validation, margin left out too": grown(circular_margin, MARGINS),
+    }
+    for kind in (*RULES, "DEV", "ClassAMI"):
+        rule = partial(by_score, kind=kind)
+        here = [pair for pair in pairs if all(np.isfinite(value(pair, kind, name)) for name in pair.candidates)]
+        found[f"{kind}, left out"] = grown(rule, (0.0,), here)
+    found |= defaults(pairs)
+    for name in names:
+        found[f"always {name}"] = line(pairs, partial(always, name=name))
+    for errors in (0.0, 0.5, 1.0, 2.0, 3.0):
+        found[f"circular test, z = {errors:g}"] = line(pairs, partial(circular_test, pool=pool, num_errors=errors))
+    found["source_only"] = source_only(pairs)
+    found["chosen_on_all"] = greedy(pairs, names, circular_test, (z,))[0]
+    return found
+
+
+def defaults(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return what the default candidates gain by the default rule, by others, and at best."""
+    pool = DEFAULT_CANDIDATES
+    return {
         "circular test (the default)": line(pairs, lambda pair: choose_by(pair, CircularTest(), pool, True)),
+        "circular validation, margin 0.08": line(
+            pairs, lambda pair: choose_by(pair, CircularValidation(), pool, False)
+        ),
+        "EnsV": line(pairs, lambda pair: choose_by(pair, EnsembleAgreement(), pool, False)),
         "always the committee": line(pairs, lambda pair: always_committee(pair, pool)),
         "oracle (unreachable)": line(pairs, lambda pair: oracle(pair, pool)),
     }
-    for rule in RULES:
-        found[rule.facts.title] = line(pairs, partial(choose_by, rule=rule, pool=pool, with_committee=False))
-    for kind in ("DEV", "ClassAMI", "MixVal"):
-        found[kind] = line(pairs, lambda pair, kind=kind: choose_by(pair, gathered(pair, kind, pool), pool, False))
-    for name in names:
-        found[f"always {name}"] = line(pairs, partial(always, name=name))
-    found["source_only"] = {
-        name: float(np.mean([pair.single(NO_ADAPTATION)[0] for pair in pairs if pair.data_set == name]))
-        for name in sorted({pair.data_set for pair in pairs})
-    }
-    found["chosen_on_all"] = greedy(pairs, names, circular_test, ERRORS)
-    return found
+
+
+def source_only(pairs: Sequence[Pair]) -> dict[str, float]:
+    """Return the mean accuracy of "do not adapt" by data set."""
+    sets = sorted({pair.data_set for pair in pairs})
+    kept = {one: [pair.single(NO_ADAPTATION)[0] for pair in pairs if pair.data_set == one] for one in sets}
+    return {one: float(np.mean(part)) for one, part in kept.items()}
 
 
 def without_committee(pair: Pair, pool: Sequence[str], num_errors: float) -> float:
@@ -359,10 +380,15 @@ def without_committee(pair: Pair, pool: Sequence[str], num_errors: float) -> flo
     return circular_test(pair, pool, num_errors, with_committee=False)
 
 
+def on_features(pair: Pair, pool: Sequence[str], num_errors: float) -> float:
+    """Return the gain of the paired circular test where no candidate can go back by its own recipe."""
+    return circular_test(pair, pool, num_errors, way="features")
+
+
 def always(pair: Pair, name: str) -> float:
     """Return the gain of a candidate that is always taken; 0 where it failed."""
     stay = pair.single(NO_ADAPTATION)[0]
-    return pair.single(name)[0] - stay if "back" in pair.candidates.get(name, {}) else 0.0
+    return pair.single(name)[0] - stay if pair.returning([name]) else 0.0
 
 
 def always_committee(pair: Pair, pool: Sequence[str]) -> float:
@@ -374,16 +400,16 @@ def always_committee(pair: Pair, pool: Sequence[str]) -> float:
 def show(found: dict[str, Any]) -> None:
     """Print gains in points, and what was chosen on the other data sets."""
     sets = list(found["source_only"])
-    heads = "  ".join(f"{name[:8]:>8s}" for name in sets)
-    print(f"{'':44s} gain  {heads}   wins losses  worst")
+    print(f"{'':44s} gain  " + "  ".join(f"{name[:8]:>8s}" for name in sets) + "   wins losses  worst")
     for name, one in found.items():
         if "gain" not in one:
             continue
-        cells = "  ".join(f"{100 * value:+8.1f}" for value in one["by_set"].values())
+        gains = [one["by_set"].get(data_set) for data_set in sets]
+        cells = "  ".join("       –" if gain is None else f"{100 * gain:+8.1f}" for gain in gains)
         shares = f"{100 * one['wins']:4.0f} %{100 * one['losses']:4.0f} % {100 * one['worst']:+6.1f}"
         print(f"{name:44s} {100 * one['gain']:+5.1f}  {cells}  {shares}")
     for name, one in found.items():
-        if "chosen" in one:
+        if "chosen" in one and name.startswith("circular"):
             print(name, one["chosen"])
     print("on all data sets:", found["chosen_on_all"])
 
@@ -392,23 +418,30 @@ def main() -> None:
     """Judge every rule and store the table."""
     parser = argparse.ArgumentParser(description="Rules of choice on gathered evidence.")
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    pairs = load(parser.parse_args().folder)
-    sets = sorted({pair.data_set for pair in pairs})
-    tried = [{name for pair in pairs if pair.data_set == one for name in pair.candidates} for one in sets]
+    gathered = load(parser.parse_args().folder)
+    pairs = [pair for pair in gathered if pair.data_set not in FRESH]
+    fresh = [pair for pair in gathered if pair.data_set in FRESH]
+    sets = sorted({pair.data_set for pair in gathered})
+    tried = [
+        {name for pair in pairs if pair.data_set == one for name in pair.candidates} for one in sets if one not in FRESH
+    ]
     names = sorted(set.intersection(*tried) - {NO_ADAPTATION})
-    for pair in pairs:  # the arrays here choose as the rule itself does
+    for pair in gathered:  # the arrays here choose as the rule itself does
         gain = choose_by(pair, CircularTest(), DEFAULT_CANDIDATES, True)
         assert abs(gain - circular_test(pair, DEFAULT_CANDIDATES, CircularTest().num_errors)) < 1e-9
     found = table(pairs, names)
     show(found)
-    sizes = [{(len(pair.labels), len(pair.truth)) for pair in pairs if pair.data_set == one} for one in sets]
+    sizes = [{(len(pair.labels), len(pair.truth)) for pair in gathered if pair.data_set == one} for one in sets]
     about = {
-        "pairs": {one: sum(pair.data_set == one for pair in pairs) for one in sets},
+        "pairs": {one: sum(pair.data_set == one for pair in gathered) for one in sets},
         "most_rows": {
             one: [max(size) for size in zip(*part, strict=True)] for one, part in zip(sets, sizes, strict=True)
         },
         "candidates": names,
     }
+    if fresh:
+        about["fresh"] = {**defaults(fresh), "source_only": source_only(fresh), "chosen_on_all": None}
+        show(about["fresh"])
     store_result(ROOT / "benchmarks" / "results" / "selection_rules.json", "rules", {**found, **about})
 
 

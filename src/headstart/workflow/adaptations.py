@@ -42,8 +42,9 @@ __all__ = [
 
 NO_ADAPTATION = "do not adapt"
 COMMITTEE = "committee"
-DEFAULT_CANDIDATES = ("moment-matching", "class-transport", "jda", "meda", "gradual-co-training", "source-free")
-_QUADRATIC = {"class-transport", "meda"}  # these hold a number for every pair of rows
+DEFAULT_CANDIDATES = ("class-transport", "jda", "meda", "gradual-co-training", "label-propagation")
+# Where a number for every pair of rows is too much: those of the next best that hold none.
+_MANY_ROWS = ("moment-matching", "jda", "gradual-co-training", "source-free")
 _MOST_PAIRED_ROWS = 8000
 
 Array = NDArray[Any]
@@ -76,16 +77,15 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 def default_candidates(num_rows: int) -> tuple[str, ...]:
     """Return the aligners that compete when nobody names any, by the number of rows of both domains together.
 
-    Chosen on the grid of docs/benchmarks.md; above 8,000 rows those whose memory grows with the square of the rows stay out.
+    Chosen one by one, by what each adds to the choice (docs/benchmarks.md); above 8,000 rows others take the place of those whose
+    memory grows with the square of the rows.
 
     Examples
     --------
     >>> default_candidates(100_000)
     ('moment-matching', 'jda', 'gradual-co-training', 'source-free')
     """
-    if num_rows <= _MOST_PAIRED_ROWS:
-        return DEFAULT_CANDIDATES
-    return tuple(name for name in DEFAULT_CANDIDATES if name not in _QUADRATIC)
+    return DEFAULT_CANDIDATES if num_rows <= _MOST_PAIRED_ROWS else _MANY_ROWS
 
 
 def make_candidates(names: Sequence[str], base: Any) -> dict[str, Aligner]:

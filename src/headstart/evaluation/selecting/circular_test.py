@@ -11,7 +11,8 @@ in standard errors of the pair rather than in points, and the return of a commit
 Use it to choose among anything that can go back, committees before all. A margin in points asks for the impossible where "do not
 adapt" returns 98 % of the labels, and for too little on a hundred rows; an error of the pair is small where both agree.
 It ignores everything that undoes itself on the way back: classes swapped consistently return as they were.
-Its z is chosen on the grid of docs/benchmarks.md, each data set judged by the value chosen on the others.
+Its z is not tuned: 1.645 is the one-sided 5 % point of the normal distribution. On docs/benchmarks.md values from 1 to 3 differ
+little; below 1 noise is taken for gain.
 Where a candidate brings no ``refit`` (too dear for a network) its features stand in: a ridge classifier learns the candidate's
 answers on target features and names held-out source rows by theirs, and then every candidate is judged on held-out rows alone.
 That way back is the same for all recipes, so it asks whether the answers fit the features rather than whether the recipe undoes
@@ -71,7 +72,7 @@ class CircularTest(SelectionRule):
         frozenset({"source_features_vr", "target_features_mr", "source_labels_v"}),
     )
 
-    def __init__(self, num_errors: float = 1.0) -> None:
+    def __init__(self, num_errors: float = 1.645) -> None:
         if not (math.isfinite(num_errors) and num_errors >= 0):
             raise ConfigError(f"CircularTest: num_errors must be a number of at least 0; got {num_errors}.")
         self.num_errors = num_errors
