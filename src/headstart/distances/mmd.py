@@ -257,12 +257,12 @@ def mean_kernel(xp: Any, squared: Any, variances: Sequence[float]) -> Any:
 
     A kernel of half the variance is the square of the wider one, which spares an exponential.
     """
-    wider = variances[0]
-    kernel = total = xp.exp(squared / (-2 * wider))
-    for variance in variances[1:]:
-        kernel = kernel * kernel if wider == 2 * variance else xp.exp(squared / (-2 * variance))
-        total = total + kernel
-        wider = variance
+    kernels: dict[float, Any] = {}
+    total = 0.0
+    for variance in variances:
+        wider = kernels.get(2 * variance)
+        kernels[variance] = xp.exp(squared / (-2 * variance)) if wider is None else wider * wider
+        total = total + kernels[variance]
     return total / len(variances)
 
 

@@ -24,7 +24,8 @@ from headstart.objectives.precision import full_precision
 
 __all__ = ["DAN", "DAN_FACTORS"]
 
-DAN_FACTORS = tuple(2.0 ** (step / 2 - 1) for step in range(-16, 17))  # a kernel's variance is half of g
+# a kernel's variance is half of g; exact powers of two times one root, so that every other kernel is the square of one before
+DAN_FACTORS = tuple(2.0 ** (step // 2 - 1) * (2**0.5 if step % 2 else 1.0) for step in range(-16, 17))
 
 
 class DAN(StepDraws):
