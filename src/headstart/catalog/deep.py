@@ -140,8 +140,24 @@ _SETTING_RECIPES: tuple[Entry, ...] = (
     _recipe("mixstyle", "generalisation:mixstyle", "several sources, no target: styles mixed"),
 )
 
+_MOMENT_RECIPES: tuple[Entry, ...] = (
+    _recipe("domain-distance", "moments:domain_distance", "any differentiable distance of the features is made small"),
+    _recipe("dan", "moments:dan", "means of features and logits under many kernels alike"),
+    _recipe("jan", "moments:jan", "features and answers together have one mean under kernels"),
+    _recipe("dsan", "moments:dsan", "means of every class under kernels alike"),
+    _recipe("deep-coral", "moments:deep_coral", "covariances of the logits alike"),
+    _recipe("homm", "moments:homm", "moments of order 3 or 4 alike"),
+    _recipe("cmd", "moments:cmd", "central moments of every feature alike"),
+    _recipe("deep-jdot", "moments:deep_jdot", "target rows learn from the source rows that transport gives them"),
+    _recipe(
+        "swd", "moments:swd", "two classifiers disagree on target rows by sliced transport, the features settle it"
+    ),
+    _recipe("afn", "moments:afn", "features of both domains grow longer"),
+)
+
 RECIPES = (
     _recipe("source-only", "recipe:source_only", "the task's loss on source rows: no adaptation"),
+    *_MOMENT_RECIPES,
     *_ADVERSARIAL_RECIPES,
     *_TARGET_RECIPES,
     *_SETTING_RECIPES,
