@@ -3,7 +3,8 @@
     make docs        or        python docs/build.py [--check]
 
 A snippet is a fenced ``python`` block; those of one page share a namespace and run in order, in an empty folder. A block whose
-fence says ``python no-run`` is shown only. With ``--check`` nothing is written.
+fence says ``python no-run`` is shown only; one that says ``python file=NAME.py`` becomes a file of that folder, which later ones
+import. With ``--check`` nothing is written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import html
 import io
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,11 +28,11 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def snippets(page: Path) -> list[tuple[int, str]]:
-    """Return (line number, code) of every snippet of a page that is to be run."""
+def snippets(page: Path) -> list[tuple[int, str, str]]:
+    """Return (line number, code, file it becomes or nothing) of every snippet of a page that is to be run."""
     text = page.read_text(encoding="utf-8")
     return [
-        (text[: match.start()].count("\n") + 2, match["code"])
+        (text[: match.start()].count("\n") + 2, match["code"], match["flags"].partition("file=")[2].strip())
         for match in FENCE.finditer(text)
         if "no-run" not in match["flags"]
     ]
@@ -43,14 +45,19 @@ def run_page(page: Path) -> int:
     names: dict[str, object] = {"__name__": "__snippet__"}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        sys.path.insert(0, folder)
         try:
-            for line, code in found:
+            for line, code, file in found:
+                if file:
+                    Path(file).write_text(code, encoding="utf-8")
+                    continue
                 try:
                     with contextlib.redirect_stdout(io.StringIO()):
                         exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
                 except Exception as error:
                     raise RuntimeError(f"{page.relative_to(ROOT)}:{line}: {type(error).__name__}: {error}") from error
         finally:
+            sys.path.remove(folder)
             os.chdir(here)
     return len(found)
 

@@ -20,6 +20,7 @@ def test_every_snippet_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "guide.md: 10 snippets ran" in done.stdout
+    assert "extending.md: 5 snippets ran" in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -40,3 +41,9 @@ def test_the_floors_in_the_design_name_every_package() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for path in (ROOT / "src" / "headstart").glob("*/__init__.py"):
         assert re.search(rf"\b{path.parent.name}\b", text), path.parent.name
+
+
+def test_an_objective_is_one_file_of_under_forty_lines() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python file=mean_gap.py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert "class MeanGap(Objective)" in code and len(code.splitlines()) < 40

@@ -12,7 +12,7 @@ from headstart.catalog.deep import DEEP_OBJECTIVES, RECIPES
 from headstart.catalog.entry import Entry, Kind
 from headstart.core.errors import ConfigError, did_you_mean
 
-__all__ = ["describe", "entries", "find", "resolve"]
+__all__ = ["add", "describe", "entries", "find", "resolve"]
 
 _BACKBONES = (
     Entry(
@@ -271,6 +271,40 @@ _WRITTEN = {
 }
 
 
+_ADDED: dict[str, list[Entry]] = {}
+
+
+def add(entry: Entry) -> None:
+    """Add a name of your own for this process: afterwards it is found wherever a user may type one.
+
+    Parameters
+    ----------
+    entry : Entry
+        What the name stands for: ``"module:attribute"`` of a module that can be imported.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind, the kind keeps its own table, or the name is taken.
+
+    Examples
+    --------
+    >>> add(Entry("coin", "rule", "random:choice", "heads or tails"))
+    >>> find("coin", "rule").summary
+    'heads or tails'
+    >>> add(Entry("coin", "rule", "random:choice", "again"))
+    Traceback (most recent call last):
+        ...
+    headstart.core.errors.ConfigError: catalog: there is a rule 'coin' already; choose another name.
+    >>> _ADDED.clear()
+    """
+    if entry.kind not in _WRITTEN:
+        raise ConfigError(f"catalog: names can be added to {', '.join(_WRITTEN)}; got {entry.kind!r}.")
+    if any(known.name == entry.name for known in entries(entry.kind)):
+        raise ConfigError(f"catalog: there is a {entry.kind} {entry.name!r} already; choose another name.")
+    _ADDED.setdefault(entry.kind, []).append(entry)
+
+
 def entries(kind: Kind) -> tuple[Entry, ...]:
     """Return all entries of a kind, in the order in which they are shown.
 
@@ -293,7 +327,7 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
         )
     if kind not in _WRITTEN:
         raise ConfigError(f"entries: kind is one of {', '.join(get_args(Kind))}; got {kind!r}.")
-    return _WRITTEN[kind]
+    return (*_WRITTEN[kind], *_ADDED.get(kind, ()))
 
 
 def find(name: str, kind: Kind) -> Entry:
