@@ -103,6 +103,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "mean-teacher": {"threshold": 1.0, "ramp": 1.0},
     "atdoc": {"form": "centres", "num_neighbours": 1, "temperature": 2.0, "momentum": 0.9},
     "mme": {},
+    "eata": {"margin": 0.9, "similarity": 1.9},
 }
 CHANGE_THE_NETWORK = {"stochastic-normalisation", "mixstyle"}  # and have no term of their own
 # What an argument needs beside it to make a difference.

@@ -90,6 +90,12 @@ _METHODS = (
         "headstart.methods.from_scratch:FromScratch",
         "the baseline: the same network with random weights, really trained",
     ),
+    Entry(
+        "test-time",
+        "method",
+        "headstart.methods.test_time:TestTimeAdaptation",
+        "a trained model goes on learning from unlabelled rows: tent, eata, adabn, lame",
+    ),
 )
 
 _HEADS = (

@@ -62,6 +62,7 @@ _TARGET: tuple[Entry, ...] = (  # what target rows say of themselves
     _objective("deep-co-training", "DeepCoTraining", "two heads on different features label rows for each other"),
     _objective("mean-teacher", "MeanTeacher", "the sure answers of the averaged network, with a weight that rises"),
     _objective("atdoc", "ATDOC", "labels by near target rows, or by the nearest centre of target rows"),
+    _objective("eata", "EATA", "entropy of sure rows that are unlike those before, for test-time adaptation"),
     _objective("mme", "MME", "minimax entropy between head and features, where a few target rows have labels"),
 )
 

@@ -6,6 +6,7 @@ from headstart.methods.feature_extraction import FeatureExtraction
 from headstart.methods.fine_tuned import FineTuned
 from headstart.methods.fine_tuning import FineTuning
 from headstart.methods.from_scratch import FromScratch, ScratchModel
+from headstart.methods.test_time import TestTimeAdaptation
 
 __all__ = [
     "AdaptedNetwork",
@@ -16,4 +17,5 @@ __all__ = [
     "FineTuning",
     "FromScratch",
     "ScratchModel",
+    "TestTimeAdaptation",
 ]

@@ -85,6 +85,10 @@ def _origin_lines(model: Model) -> list[str]:
     else:
         verb = "trained" if model.head.kind == "network" else "solved"
         lines.append(f"- head: {type(model.head).__name__}, {verb} on {rows} labelled rows")
+    if later := model.provenance.get("test_time"):
+        lines.append(
+            f"- then adapted: `{later['method']}` on {later['target_rows']} rows without labels, not measured since"
+        )
     return lines
 
 

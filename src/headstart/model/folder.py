@@ -225,7 +225,10 @@ def _part(tensors: dict[str, Any], prefix: str) -> dict[str, NDArray[Any]]:
 def _load_head(config: dict[str, Any], state: dict[str, NDArray[Any]]) -> Head:
     from headstart.heads import load_head
     from headstart.model.adapted_head import AdaptedHead
+    from headstart.model.lame_head import LAMEHead
 
+    if config["kind"] == LAMEHead.kind:
+        return LAMEHead.from_state(config, state)
     return AdaptedHead.from_state(config, state) if config["kind"] == AdaptedHead.kind else load_head(config, state)
 
 

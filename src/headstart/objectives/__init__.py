@@ -108,6 +108,11 @@ from headstart.objectives.dsan import (
     DSAN,
     local_mmd,
 )
+from headstart.objectives.eata import (
+    EATA,
+    reliable_entropy,
+    reliable_rows,
+)
 from headstart.objectives.embedding import (
     Embedding,
     embedding_loss,
@@ -295,6 +300,7 @@ __all__ = [
     "DANN",
     "DELTA",
     "DSAN",
+    "EATA",
     "GVB",
     "IRM",
     "JAN",
@@ -416,6 +422,8 @@ __all__ = [
     "probe_channels",
     "ramp",
     "randomised_map",
+    "reliable_entropy",
+    "reliable_rows",
     "reverse_gradient",
     "reverse_relationship",
     "risk_variance",

@@ -1,0 +1,308 @@
+"""Test-time adaptation: a model that is already trained goes on learning from the unlabelled rows it is used on.
+
+    tent    entropy of the target rows, over scale and shift of the normalisation layers; statistics from the target
+    eata    the same over sure, unlike rows, and scale and shift that mattered for the source stay
+    adabn   statistics of batch normalisation from the target, nothing trains
+    lame    the network stays; near target rows correct each other's answers
+
+Source: Wang et al., "Tent", ICLR 2021 (arXiv:2006.10726); Niu et al., ICML 2022 (arXiv:2204.02610); Li et al. (arXiv:1603.04779);
+Boudiaf et al., CVPR 2022. These adapt while they answer, batch by batch; here the target rows are given first, and a model comes
+out that is saved like any other and answers each row by itself (lame: by the fitted rows). Without batch normalisation tent and
+eata train layer and group normalisation, as later work does.
+Use it where source rows are gone and the target differs as photos in other light, blur or noise do. The given model stays.
+It ignores labels: those of the target rows are taken off. Few classes at once can lead tent astray; lame is made for them.
+Shapes: m target rows, k classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.backbones import Backbone
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.progress import Progress
+from headstart.core.seeds import generator
+from headstart.data import Dataset
+from headstart.features import FeatureStore
+from headstart.methods.fisher_anchor import FisherAnchor, diagonal_fisher
+from headstart.methods.network_outputs import network_outputs
+from headstart.methods.target_statistics import affine_parameters, batch_normalisations, replace_statistics
+from headstart.methods.tuning_rows import readable_rows
+from headstart.model import Model
+from headstart.model.lame_head import LAMEHead
+from headstart.model.novelty import NoveltyScorer
+from headstart.objectives import EATA, Entropy, Objective
+from headstart.training import InputRows, Network, ParameterGroup, Phase, Plan, TrainingConfig, TrainingRows, train
+
+__all__ = ["TestTimeAdaptation", "TestTimeMethod"]
+
+TestTimeMethod = Literal["tent", "eata", "adabn", "lame"]
+
+_BATCH = 64
+_STEPS = 50
+_TRAINING = ("tent", "eata")
+
+
+@dataclass(frozen=True)
+class TestTimeAdaptation:
+    """Adapt a trained model to the rows it is used on.
+
+    Parameters
+    ----------
+    method : {"tent", "eata", "adabn", "lame"}
+        What adapts.
+    config : TrainingConfig, optional
+        How tent and eata train: Adam at 1e-3, batches of 64, about 50 steps when left out.
+    margin, similarity : float
+        Of eata: which rows are sure, and unlike those before (`headstart.objectives.EATA`).
+    anchor : float, at least 0
+        Of eata: what moving a weight that mattered costs; 2000 as the authors take for ImageNet, 0 for nothing.
+    prior : float, at least 0
+        Of adabn: how many rows the source's statistics count as.
+    num_neighbours : int, at least 1
+        Of lame.
+    agreement : float, at least 0
+        Of lame: what agreement between neighbours is worth.
+    seed : int
+        Of the order of the rows, unless ``config`` has its own.
+
+    Raises
+    ------
+    ConfigError
+        If a value breaks its rule.
+
+    Examples
+    --------
+    >>> TestTimeAdaptation("tents")
+    Traceback (most recent call last):
+        ...
+    headstart.core.errors.ConfigError: TestTimeAdaptation: method is one of tent, eata, adabn, lame; got 'tents'.
+    """
+
+    __test__: ClassVar[bool] = False  # its name begins as those of tests do
+
+    method: TestTimeMethod = "tent"
+    config: TrainingConfig | None = None
+    margin: float = 0.4
+    similarity: float = 1.3
+    anchor: float = 2000.0
+    prior: float = 0.0
+    num_neighbours: int = 5
+    agreement: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(TestTimeMethod):
+            known = ", ".join(get_args(TestTimeMethod))
+            raise ConfigError(f"TestTimeAdaptation: method is one of {known}; got {self.method!r}.")
+        EATA(margin=self.margin, similarity=self.similarity)
+        for name in ("anchor", "prior", "agreement"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ConfigError(f"TestTimeAdaptation: {name} is at least 0 and finite; got {value!r}.")
+        if self.num_neighbours < 1:
+            raise ConfigError(f"TestTimeAdaptation: num_neighbours is at least 1; got {self.num_neighbours!r}.")
+
+    def fit(
+        self,
+        model: Model,
+        target_rows: Dataset,
+        *,
+        source_rows: Dataset | None = None,
+        store: FeatureStore | bool | None = None,
+        progress: Progress | None = None,
+    ) -> Model:
+        """Return a new model for the target; the one that is given stays as it is.
+
+        Parameters
+        ----------
+        model : Model
+            Trained, with a head that is a network or solved (lame: any head of classes).
+        target_rows : Dataset
+            At least two; labels that come with them are taken off.
+        source_rows : Dataset, optional
+            Rows like those the model learned from, without a look at labels, for what eata keeps; by default the target's.
+        store : FeatureStore or bool, optional
+            Feature cache, for lame.
+        progress : Progress, optional
+            Gets one stage.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no layers that the method adapts, or answers another task.
+        DataError
+            If there are fewer than two target rows that can be read, or they are of another modality.
+        """
+        self._check(model)
+        rows = _readable(target_rows, model, "target rows")
+        if self.method == "lame":
+            return self._correct(model, rows, store, progress)
+        tuned = model.backbone.copy()
+        network = Network.of(tuned, {"main": model.head.to_module()}, stages=())
+        kind, names = affine_parameters(network)
+        self._check_layers(network, model, kind)
+        known = None if source_rows is None else _readable(source_rows, model, "source rows")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        inputs = InputRows(rows, tuned)
+        try:
+            network.to(device)
+            facts: dict[str, Any] = {"layers": kind or "batch", "target_rows": len(rows)}
+            if self.method in _TRAINING:
+                facts |= self._train(network, model, inputs, names, known, progress)
+            if kind != "layer":
+                batches = _batches(inputs, self._seed(), device)
+                prior = self.prior if self.method == "adabn" else 0.0
+                facts["statistics"] = replace_statistics(network, batches, num_rows=len(inputs), prior=prior)
+            features = network_outputs(network, TrainingRows(inputs, None))[0]
+        finally:
+            network.cpu()
+            inputs.close()
+        tuned.refresh()
+        tuned.source_head = None  # its answers are for features that are gone
+        tuned.origin = f"adapted by {self.method} from {model.backbone.name} ({model.backbone.origin})"
+        novelty = NoveltyScorer("standardised" if tuned.modality == "vector" else "cosine").fit(features)
+        return self._made(replace(model, backbone=tuned, novelty=novelty, runtime="torch-fp32"), model, facts)
+
+    def _check(self, model: Model) -> None:
+        if model.task.kind != "classification" and self.method != "adabn":
+            raise ConfigError(
+                f"TestTimeAdaptation: {self.method} looks at the probabilities of classes; this model answers {model.task.kind}. "
+                "Only 'adabn' suits it."
+            )
+
+    def _check_layers(self, network: Network, model: Model, kind: str) -> None:
+        """Refuse a network without what the method adapts."""
+        if self.method == "adabn" and not batch_normalisations(network):
+            raise ConfigError(
+                f"TestTimeAdaptation: adabn replaces statistics of batch normalisation, and {model.backbone.name} has none; "
+                f"use {'tent' if kind else 'lame'!r}."
+            )
+        if self.method in _TRAINING and not kind:
+            raise ConfigError(
+                f"TestTimeAdaptation: {self.method} trains scale and shift of normalisation layers, and {model.backbone.name} "
+                "has none; use 'lame'."
+            )
+
+    def _seed(self) -> int:
+        return self.seed if self.config is None else self.config.seed
+
+    def _train(
+        self,
+        network: Network,
+        model: Model,
+        inputs: InputRows,
+        names: list[str],
+        source_rows: Dataset | None,
+        progress: Progress | None,
+    ) -> dict[str, Any]:
+        """Train scale and shift on the target rows; return what was done."""
+        plan = Plan((ParameterGroup(tuple(names)),), reason="scale and shift of the normalisation layers train")
+        config = self.config or _default_config(len(inputs), self.seed)
+        terms: list[Objective] = [Entropy()]
+        if self.method == "eata":
+            plan.carry_out(network)
+            terms = [EATA(margin=self.margin, similarity=self.similarity)]
+            if self.anchor:
+                fisher = self._fisher(network, model.backbone, names, inputs, source_rows)
+                terms.append(FisherAnchor(network, fisher, self.anchor))
+        rows = TrainingRows(inputs, None)
+        phase = Phase(tuple(terms), trains=("segments",), name=self.method, streams=("target",))
+        history = train(
+            network,
+            model.task,
+            rows,
+            None,
+            config,
+            unlabelled=rows,
+            phases=[phase],
+            plan=plan,
+            progress=progress,
+            stage=f"adapt ({self.method})",
+        )
+        return {"steps": history.steps, "losses": {name: values[-1] for name, values in history.losses.items()}}
+
+    def _fisher(
+        self,
+        network: Network,
+        backbone: Backbone,
+        names: list[str],
+        inputs: InputRows,
+        source_rows: Dataset | None,
+    ) -> dict[str, Tensor]:
+        """Return what scale and shift matter for the answers; statistics of the layers are as before afterwards."""
+        given = inputs if source_rows is None else InputRows(source_rows, backbone)
+        state = copy.deepcopy(network.state_dict())
+        device = next(network.parameters()).device.type
+        try:
+            network.train()
+            return diagonal_fisher(network, names, _batches(given, self._seed(), device))
+        finally:
+            network.load_state_dict(state)
+            network.eval()
+            if given is not inputs:
+                given.close()
+
+    def _correct(
+        self, model: Model, rows: Dataset, store: FeatureStore | bool | None, progress: Progress | None
+    ) -> Model:
+        """Return the model with answers that near target rows correct; it looks at the plain view alone."""
+        plain = replace(model, views=model.views[:1])
+        features = plain.features(rows, store=store, progress=progress)
+        values = features.values_nd
+        values = values if values.ndim == 2 else values[:, 0]
+        head = LAMEHead.fitted(model.head, values, num_neighbours=self.num_neighbours, weight=self.agreement)
+        moved = int((head.answers_mk.argmax(1) != model.head.predict(values)).sum())
+        facts = {"target_rows": len(values), "answers_changed": moved}
+        return self._made(replace(plain, head=head, runtime=features.runtime.label), model, facts)
+
+    def _made(self, made: Model, model: Model, facts: dict[str, Any]) -> Model:
+        provenance = copy.deepcopy(model.provenance)
+        provenance["test_time"] = {
+            "method": self.method,
+            "base_weights_digest": model.backbone.weights_digest,
+            **facts,
+        }
+        return replace(made, provenance=provenance, folder=None)
+
+
+def _readable(rows: Dataset, model: Model, what: str) -> Dataset:
+    """Return rows without labels that can be read, or refuse."""
+    if rows.modality != model.backbone.modality:
+        raise DataError(
+            f"TestTimeAdaptation: {model.backbone.name} reads {model.backbone.modality} rows, but the {what} are "
+            f"{rows.modality} rows; give rows of the kind the model was trained on."
+        )
+    found = readable_rows(rows.unlabelled(), model.backbone, False, False, None)[0]
+    if len(found) < 2:
+        raise DataError(f"TestTimeAdaptation: needs at least two {what} that can be read; got {len(found)}.")
+    return found
+
+
+def _default_config(num_rows: int, seed: int) -> TrainingConfig:
+    steps_an_epoch = max(1, num_rows // _BATCH)
+    return TrainingConfig(
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        betas=(0.9, 0.999),
+        batch_size=_BATCH,
+        max_epochs=max(1, math.ceil(_STEPS / steps_an_epoch)),
+        schedule="constant",
+        restore_best=False,
+        seed=seed,
+    )
+
+
+def _batches(inputs: InputRows, seed: int, device: str) -> Iterator[tuple[Tensor, ...]]:
+    """Yield all rows once, shuffled: rows often lie sorted by class, and a batch of one class has its statistics."""
+    order = generator(seed, "statistics").permutation(len(inputs))
+    for part in np.array_split(order, max(1, len(order) // _BATCH)):
+        yield tuple(tensor.to(device) for tensor in inputs.batch(part, None))
