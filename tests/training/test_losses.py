@@ -19,7 +19,9 @@ ROWS = np.arange(4)
 
 
 def watch(**options: object) -> LossWatch:
-    return LossWatch(["train.A", "train.B", "other.A"], 2, options.pop("chance", 0.7), options.pop("every_step", True))
+    return LossWatch(
+        ["train.A", "train.B", "other.A"], [2, 1], options.pop("chance", 0.7), options.pop("every_step", True)
+    )
 
 
 def add(losses: LossWatch, step: int, values: list[float], norm: float | None = None) -> None:
@@ -108,11 +110,23 @@ def test_an_explosion_is_one_of_the_mean_not_of_one_step() -> None:
     for step in range(20):
         add(losses, step, [1.0, 0.5, 0.0])
     add(losses, 20, [100.0, 0.0, 0.0])  # one step of 67 times the loss: the mean rises to 11.3 of 15
-    for step in range(21, 30):
-        add(losses, step, [1.0, 0.5, 1e6])  # another phase's loss is not watched
-    with pytest.raises(Broken, match=r"exploded from 1\.5 to 40"):
-        for step in range(30, 50):
+    with pytest.raises(Broken, match=r"exploded from 1\.5 to 40, most of all train\.A"):
+        for step in range(21, 50):
             add(losses, step, [40.0, 0.0, 0.0])
+
+
+def test_every_phase_is_watched_by_itself() -> None:
+    losses = watch(chance=0.01)
+    for step in range(60):
+        add(losses, step, [1.0, 0.5, 6.9 * (step > 0)])  # from nothing to less than ten times log 2: no explosion
+    with pytest.raises(Broken, match=r"exploded from 0 to -?20, most of all other\.A"):
+        for step in range(60, 100):
+            add(losses, step, [1.0, 0.5, -20.0])  # a loss may run away downwards, too
+    losses = watch()
+    add(losses, 0, [1.0, 0.5, 3.0])
+    with pytest.raises(Broken, match=r"exploded from 3 to 100, most of all other\.A"):
+        for step in range(1, 50):
+            add(losses, step, [1.0, 0.5, 100.0])
 
 
 def test_a_small_start_may_rise_to_what_guessing_costs() -> None:

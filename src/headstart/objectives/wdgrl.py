@@ -9,8 +9,9 @@ Source: Shen, Qu, Zhang & Yu, "Wasserstein Distance Guided Representation Learni
 program takes strength 1 for reviews and 0.01 for digits, and one hidden layer of 100 for the critic. Batches of unequal sizes are
 paired by letting the shorter one begin again, which is our reading.
 Use it as two phases on one objective: in the first, repeated, only the objective's own parameters train, in the second the
-network's. Its value is the critic's loss, which is minus the distance where the slope is right. At the best critic the first
-phase's distance is the earth mover's of the two domains' features, in the unit of the features.
+network's. Its value is the critic's loss. The gap of a trained critic's means is the earth mover's distance of the two domains'
+features, in their unit, or more: domains that are one W apart throughout come out as W (1 + W / (2 penalty)), for the penalty
+gives way.
 It ignores classes; shares of classes that differ cost distance that no feature can save.
 Shapes: n source rows, m target rows, d features.
 """

@@ -304,7 +304,7 @@ class Run:
                 if not self._finite(values):
                     values = [*terms, *values, *([0.0] * (len(self.watch.names) - len(terms) - len(values)))]
                     self.watch.add(self.done, self.source.at(self.done).positions, values, None)
-                norm = self._take_step()
+                norm = self._take_step(phase)
                 if norm is not None:
                     norms.append(norm)
             terms += values
@@ -365,11 +365,13 @@ class Run:
             return list(shares)
         return sums
 
-    def _take_step(self) -> Tensor | None:
+    def _take_step(self, phase: Phase) -> Tensor | None:
         if not self.scaler.is_enabled():
             norm = self.optimiser.clip()
             if norm is not None and norm.device.type == "cpu" and not math.isfinite(float(norm)):
-                raise Broken(self.done, self.source.at(self.done).positions, f"the gradient is {float(norm)}")
+                names = ", ".join(type(item).__name__ for item in phase.objectives)
+                what = f"the gradient of {phase.name} ({names}) is {float(norm)}"
+                raise Broken(self.done, self.source.at(self.done).positions, what)
             self.optimiser.step()
             return norm
         self.scaler.unscale_(self.optimiser.torch)

@@ -1,15 +1,18 @@
 """What the loop watches: losses by objective, the measure on the rows as they train, and whether a loss can still be believed.
 
 Losses are looked at in every step on a processor, and a few steps later on a GPU, which would have to wait otherwise. A training
-breaks off where a loss or a gradient is not finite, and where the loss has exploded: its running mean over about ten steps is
-more than ten times what it was at the first step, or what guessing would cost, whichever is larger.
+breaks off where a loss or a gradient is not finite, and where the loss of a phase has exploded: its running mean over about ten
+steps is more than ten times what it was at the first step, or what guessing would cost, whichever is larger. Every phase is
+watched by itself, so a critic that runs away is noticed behind a classifier that learns.
 Shapes: b rows in a batch, k outputs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -132,21 +135,24 @@ class LossWatch:
     ----------
     names : list of str
         Every objective of every phase, in order.
-    watched : int
-        How many of them, the first, belong to the phase whose explosion is watched for.
+    sizes : sequence of int
+        How many of them belong to each phase.
     chance : float
-        What guessing costs: a loss below ten times that is no explosion.
+        What guessing costs: a loss below ten times that is no explosion. Phases after the first may be about something else
+        than the task, so theirs are none either below ten times log 2, which guessing between two costs.
     every_step : bool
         Look at losses at once.
     """
 
-    def __init__(self, names: list[str], watched: int, chance: float, every_step: bool) -> None:
-        self.names, self.watched, self.chance = names, watched, chance
+    def __init__(self, names: list[str], sizes: Sequence[int], chance: float, every_step: bool) -> None:
+        ends = list(accumulate(sizes))
+        self.names, self.chance = names, chance
+        self._phases = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
         self._every = 1 if every_step else _LOOK_EVERY
         self.sums = [0.0] * len(names)
         self.steps = 0
-        self.first: float | None = None
-        self.recent = 0.0
+        self.first: list[float] = []
+        self.recent: list[float] = []
         self._waiting: list[tuple[int, NDArray[np.int64], list[Tensor | float], Tensor | None]] = []
 
     def add(self, step: int, positions: NDArray[np.int64], terms: list[Tensor | float], norm: Tensor | None) -> None:
@@ -177,12 +183,16 @@ class LossWatch:
                 raise Broken(step, positions, f"the loss {name} is {value}")
         if not math.isfinite(norm):
             raise Broken(step, positions, f"the gradient is {norm}")
-        loss = abs(sum(values[: self.watched]))
-        if self.first is None:
-            self.first = self.recent = loss
-        self.recent = _SMOOTH * self.recent + (1 - _SMOOTH) * loss
-        if self.recent > _EXPLODED * max(self.first, self.chance):
-            raise Broken(step, positions, f"the loss has exploded from {self.first:.3g} to {loss:.3g}")
+        losses = [abs(sum(values[phase])) for phase in self._phases]
+        if not self.first:
+            self.first, self.recent = list(losses), list(losses)
+        for place, (phase, loss) in enumerate(zip(self._phases, losses, strict=True)):
+            self.recent[place] = _SMOOTH * self.recent[place] + (1 - _SMOOTH) * loss
+            chance = max(self.chance, math.log(2)) if place else self.chance
+            if self.recent[place] > _EXPLODED * max(self.first[place], chance):
+                name, _ = max(zip(self.names[phase], values[phase], strict=True), key=lambda item: abs(item[1]))
+                what = f"the loss has exploded from {self.first[place]:.3g} to {loss:.3g}, most of all {name}"
+                raise Broken(step, positions, what)
 
     def means(self) -> list[float]:
         """Return the mean of every loss since the last call, and begin anew."""
@@ -194,9 +204,9 @@ class LossWatch:
     def state(self) -> dict[str, Any]:
         """Return a JSON value that `restore` takes back."""
         self.collect()
-        return {"sums": list(self.sums), "steps": self.steps, "first": self.first, "recent": self.recent}
+        return {"sums": list(self.sums), "steps": self.steps, "first": list(self.first), "recent": list(self.recent)}
 
     def restore(self, value: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.sums, self.steps = list(value["sums"]), value["steps"]
-        self.first, self.recent = value["first"], value["recent"]
+        self.first, self.recent = list(value["first"]), list(value["recent"])

@@ -153,4 +153,6 @@ def loss_watch(phases: Sequence[Phase], task: Task, source: Stream, every_step: 
         for objective in phase.objectives:
             name = f"{phase.name}.{type(objective).__name__}"
             names.append(name if name not in names else f"{name} {len(names) + 1}")
-    return LossWatch(names, len(phases[0].objectives), chance_loss(task, source.rows.chosen), every_step)
+    return LossWatch(
+        names, [len(phase.objectives) for phase in phases], chance_loss(task, source.rows.chosen), every_step
+    )
