@@ -468,7 +468,7 @@ def test_a_class_without_a_training_row_is_said() -> None:
     assert rows.task is not None and rows.targets is not None
     more = rows.relabelled(Task("classification", (*rows.task.classes, "never")), rows.targets)
     done = FineTuning("head-only", head="dense8-relu", config=SHORT).fit(more, vector_backbone(3), store=False)
-    assert "no training row of never: the model cannot learn to answer so" in done.notes
+    assert sum("no training row has the class never" in note for note in done.notes) == 1
 
 
 def test_the_rate_finder_begins_where_fit_begins_and_leaves_no_trace(

@@ -176,7 +176,7 @@ class TuningJob:
         else:
             tuned.origin = f"fine-tuned from {self.backbone.name} ({self.backbone.origin})"
         scores = self._calibrate(head, validation)
-        self.notes += [*history.notes, *self._compared(scores)]
+        self.notes += [note for note in history.notes if note not in self.notes] + self._compared(scores)
         model = self._model(tuned, head, features_nd, plan.reason, mix)
         return FineTuned(
             model,

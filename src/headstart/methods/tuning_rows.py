@@ -15,6 +15,7 @@ from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.data import Dataset, decode_image, split_dataset
 from headstart.features import Features, FeatureStore, extract_features
+from headstart.training.rows import absent_classes
 
 __all__ = ["TuningRows", "check_rows", "readable_rows"]
 
@@ -106,9 +107,7 @@ class TuningRows:
             self._say_lost(len(self.kept), len(kept))
             self.kept = self.kept[kept]
         assert self.learning.task is not None and self.learning.targets is not None
-        missing = _missing_classes(self.learning.task, self.learning.targets)
-        if missing:
-            self.notes.append(f"no training row of {', '.join(missing)}: the model cannot learn to answer so")
+        self.notes += _absent(self.learning.task, self.learning.targets)
 
     def _say_lost(self, count: int, left: int) -> None:
         if left < 2:
@@ -152,8 +151,8 @@ def _can_be_read(rows: Dataset, backbone: Backbone, i: int) -> bool:
     return True
 
 
-def _missing_classes(task: Task, targets: NDArray[Any]) -> list[str]:
+def _absent(task: Task, targets: NDArray[Any]) -> list[str]:
     if task.kind == "regression":
         return []
     counts = targets.sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(task.classes))
-    return [name for name, count in zip(task.classes, counts, strict=True) if count == 0]
+    return absent_classes(task, counts)

@@ -15,7 +15,7 @@ from torch import Tensor
 from headstart.core.errors import DataError, ShapeError
 from headstart.core.tasks import Task
 
-__all__ = ["Rows", "TrainingRows", "check_rows"]
+__all__ = ["Rows", "TrainingRows", "absent_classes", "check_rows"]
 
 
 class Rows(Protocol):
@@ -143,7 +143,7 @@ def check_rows(task: Task, training: TrainingRows, validation: TrainingRows | No
     if task.kind == "regression":
         return []
     if task.kind == "multilabel":
-        return _absent(task, targets.astype(np.int64).sum(0))
+        return absent_classes(task, targets.astype(np.int64).sum(0))
     if targets.min() < 0 or targets.max() >= task.num_outputs:
         raise DataError(
             f"train: class numbers lie in 0..{task.num_outputs - 1}; got {targets.min()} to {targets.max()}."
@@ -151,10 +151,17 @@ def check_rows(task: Task, training: TrainingRows, validation: TrainingRows | No
     counts = np.bincount(targets.astype(np.int64), minlength=task.num_outputs)
     if (counts > 0).sum() < 2:
         raise DataError("train: needs rows of at least two classes to tell apart; add rows of another class.")
-    return _absent(task, counts)
+    return absent_classes(task, counts)
 
 
-def _absent(task: Task, counts: NDArray[np.int64]) -> list[str]:
+def absent_classes(task: Task, counts: NDArray[np.int64]) -> list[str]:
+    """Return what to say of classes that no training row has; nothing where there is none.
+
+    Examples
+    --------
+    >>> absent_classes(Task("classification", ("a", "b", "c")), np.array([3, 0, 2]))
+    ['no training row has the class b: it cannot be learned and will not be predicted']
+    """
     absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
     if not absent:
         return []
