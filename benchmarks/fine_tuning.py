@@ -118,15 +118,19 @@ def _right(scores_nk: NDArray[Any], rows: Dataset) -> NDArray[np.bool_]:
     return np.asarray(scores_nk.argmax(axis=1) == rows.targets)
 
 
-def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run one data set over all seeds."""
+def measure(name: str, arguments: argparse.Namespace) -> None:
+    """Run one data set over all seeds, keeping the result after each."""
     source, options = CHOSEN[name]()
     data = open_dataset(source, **{key: value for key, value in options.items() if key != "test"})
     assert data.task is not None
     default = next(item.name for item in entries("backbone") if item.modality == data.modality and item.installed)
     backbone, tally = open_backbone(default), Tally()
-    reasons = [compare(data, backbone, seed, arguments, tally) for seed in range(arguments.seeds)]
-    figures = tally.figures()
+    about = {"backbone": default, "strategy": arguments.strategy, "rows": len(data)}
+    key = name if arguments.strategy == "auto" else f"{name} ({arguments.strategy})"
+    for seed in range(arguments.seeds):
+        reason = compare(data, backbone, seed, arguments, tally)
+        figures = tally.figures()
+        store_result(RESULTS, key, {**about, "reason": reason, "seeds": seed + 1, **figures})
     for method, value in figures["accuracy"].items():
         shown = " ".join(f"{100 * part:.1f}" for part in figures["by_seed"][method])
         seconds = np.mean(figures["cpu_seconds"][method])
@@ -139,11 +143,10 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         print(
             f"{name:15s} {what}: {100 * value['value']:+.1f} ({100 * value['low']:+.1f} to {100 * value['high']:+.1f})"
         )
-    return {"backbone": default, "strategy": arguments.strategy, "reason": reasons[0], "rows": len(data), **figures}
 
 
 def main() -> None:
-    """Measure all, or those named, keeping each result as it comes."""
+    """Measure all, or those named."""
     parser = argparse.ArgumentParser(description="Fine-tuning against the solved head and from scratch.")
     parser.add_argument("--only", default="")
     parser.add_argument("--seeds", type=int, default=3)
@@ -152,8 +155,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in [name for name in arguments.only.split(",") if name] or list(CHOSEN):
-        key = name if arguments.strategy == "auto" else f"{name} ({arguments.strategy})"
-        store_result(RESULTS, key, measure(name, arguments))
+        measure(name, arguments)
 
 
 if __name__ == "__main__":
