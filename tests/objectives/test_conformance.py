@@ -61,6 +61,15 @@ OTHERWISE: dict[str, dict[str, Any]] = {
         "rise": 5.0,
         "seed": 1,
     },
+    "multi-task": {
+        "source_head": "second",
+        "target_head": "third",
+        "source_loss": "binary-cross-entropy",
+        "target_loss": "squared-error",
+        "balance": 0.2,
+        "alpha": 0.7,
+        "beta": 0.7,
+    },
     "coral": {"layer": "segments.middle"},
     "dan": {"layers": ["features"], "factors": [1.0], "linear": True, "seed": 1},
     "jan": {"layers": ["features"], "factors": [1.0], "linear": True, "rise": 1.0},
@@ -164,11 +173,24 @@ class Run:
     def batches(self) -> tuple[Batch, Batch]:
         """The two streams, with nothing but what is needed."""
         source, target = self.world.batch(), self.world.batch(target=True)
+        if self.entry.name == "multi-task":
+            source, target = self.two_tasks(source, target)
         if self.entry.name == "binary-cross-entropy":
             source = replace(source, labels=torch.nn.functional.one_hot(self.world.labels, 3).float())
         if self.entry.name == "squared-error":
             source = replace(source, labels=torch.nn.functional.one_hot(self.world.labels, 3).double() * 7)
         return self.bare(source), self.bare(target)
+
+    def two_tasks(self, source: Batch, target: Batch) -> tuple[Batch, Batch]:
+        """Give the second stream labels, and each the form that its loss takes."""
+        classes = self.world.labels[:6].flip(0)
+        target = replace(target, labels=classes)
+        config = self.objective.config()
+        if config["source_loss"] == "binary-cross-entropy":
+            source = replace(source, labels=torch.nn.functional.one_hot(self.world.labels, 4).float())
+        if config["target_loss"] == "squared-error":
+            target = replace(target, labels=torch.nn.functional.one_hot(classes, 3).double())
+        return source, target
 
     def bare(self, batch: Batch) -> Batch:
         fields = {name: getattr(batch, name) for name in self.needs}

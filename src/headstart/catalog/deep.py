@@ -16,6 +16,11 @@ def _recipe(name: str, target: str, summary: str) -> Entry:
 
 
 _SPECIFICATION: tuple[Entry, ...] = (  # the mathematics every method is made of
+    _objective(
+        "multi-task",
+        "MultiTask",
+        "two labelled streams, a head for each, penalties on shared and on own layers",
+    ),
     _objective("domain-distance", "DomainDistance", "any differentiable distance between the domains, on any layer"),
 )
 

@@ -204,6 +204,9 @@ from headstart.objectives.moment_matching import (
     M3SDA,
     domain_moment_distance,
 )
+from headstart.objectives.multi_task import (
+    MultiTask,
+)
 from headstart.objectives.neighbourhood_clustering import (
     NeighbourhoodClustering,
     neighbourhood_entropy,
@@ -346,6 +349,7 @@ __all__ = [
     "MeanTeacher",
     "MixStyle",
     "MultiDomainDANN",
+    "MultiTask",
     "NeighbourhoodClustering",
     "NeighbourhoodDensity",
     "Objective",
