@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -199,3 +201,16 @@ def test_a_head_becomes_the_layer_fine_tuning_starts_from(model: Model) -> None:
     with torch.no_grad():
         probabilities = torch.softmax(layer(rows), 1).numpy()
     np.testing.assert_allclose(probabilities, model.head.predict_proba(rows.numpy()), atol=1e-5)
+
+
+def test_a_table_is_read_by_the_names_of_its_columns(model: Model, tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(20, 5)).astype(np.float32)
+    table = pd.DataFrame(rows, columns=list("abcde"))
+    named = load_model(replace(model, feature_names=tuple("abcde")).save(tmp_path / "named"))
+    wanted = named.predict(rows, store=False).scores
+    mixed = table[list("cbead")].assign(other=1.0)
+    mixed.to_csv(tmp_path / "mixed.csv", index=False)
+    for source in (table, mixed, tmp_path / "mixed.csv", open_dataset(mixed, unlabelled=True)):
+        np.testing.assert_allclose(named.predict(source, store=False).scores, wanted, atol=1e-5)
+    with pytest.raises(DataError, match="lacks 1 of the 5 feature columns asked for, such as 'e'"):
+        named.predict(table[list("abcd")], store=False)

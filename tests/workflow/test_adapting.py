@@ -152,7 +152,7 @@ def test_tables_whose_target_has_no_label_column(tmp_path: Path) -> None:
     )
     assert found.hindsight is None and found.selection.chosen == "coral"
     pd.DataFrame(target[:, :2], columns=columns[:2]).to_csv(tmp_path / "narrow.csv", index=False)
-    with pytest.raises(DomainError, match="lacks 1 of the source's 3 feature columns, such as 'c'"):
+    with pytest.raises(DataError, match="lacks 1 of the 3 feature columns asked for, such as 'c'"):
         headstart.adapt(tmp_path / "source.csv", tmp_path / "narrow.csv", label="kind", progress=Progress(quiet=True))
 
 
@@ -165,9 +165,70 @@ def test_columns_are_matched_by_name_not_by_place(tmp_path: Path) -> None:
     )
     mixed = open_two_domains("gap", first, second, labelled=True, columns={"label": "kind"}, store=False)
     np.testing.assert_array_equal(mixed.target_md, straight.target_md)
-    assert any("columns the source does not have are not used: other" in note for note in mixed.notes)
+    assert any("columns that were not asked for are not used: other" in note for note in mixed.notes)
     with pytest.raises(DomainError, match="source has 3 feature columns but target has 2"):
         open_two_domains("gap", source, target[:, :2], labelled=False, store=False)
+
+
+def test_target_rows_without_a_label_stay_and_those_with_one_measure(tmp_path: Path) -> None:
+    source, labels, target, truth = stretched()
+    columns = ["a", "b", "c"]
+    first = pd.DataFrame(source, columns=columns).assign(kind=labels)
+    some = [str(name) if place < 30 else None for place, name in enumerate(truth)]
+    second = pd.DataFrame(target, columns=columns).assign(kind=some)
+    second.to_csv(tmp_path / "target.csv", index=False)
+    quiet = {"label": "kind", "methods": ["coral"], "progress": Progress(quiet=True), "store": False}
+    for rows in (second, tmp_path / "target.csv"):
+        found = headstart.adapt(first, rows, **quiet)
+        assert len(found.predictions) == 160 and found.hindsight is not None and found.hindsight.rows == 30
+        right = np.mean(np.array(found.predictions[:30]) == truth[:30])
+        assert found.hindsight.selected.value == right
+        assert found.truth is not None and found.truth[29] == truth[29] and found.truth[30] is None
+    given = headstart.adapt(source, target, labels=labels, target_labels=some, methods=["coral"], store=False)
+    assert given.hindsight is not None and given.hindsight.rows == 30
+    np.testing.assert_allclose(given.probabilities_mk, found.probabilities_mk, atol=1e-6)
+
+
+def test_cells_that_are_no_numbers_cost_their_row_and_not_the_table(tmp_path: Path) -> None:
+    source, labels, target, _ = stretched()
+    columns = ["a", "b", "c"]
+    first = pd.DataFrame(source, columns=columns).assign(kind=labels)
+    second = pd.DataFrame(target, columns=columns)
+    second.loc[5, "a"], second.loc[9, "c"] = np.nan, np.inf
+    second.to_csv(tmp_path / "target.csv", index=False)
+    said: list[str] = []
+    progress = Progress(quiet=True)
+    progress.say = said.append  # type: ignore[method-assign,assignment]
+    two = open_two_domains(
+        "adapt",
+        first,
+        tmp_path / "target.csv",
+        labelled=True,
+        columns={"label": "kind"},
+        progress=progress,
+        store=False,
+    )
+    assert len(two.target_md) == 158 and two.target.ids[5] == "row 7"
+    assert "target: 158 vector rows; left out: 2 rows lack a number in one of 3 feature columns" in said
+
+
+def test_a_table_of_pictures_and_a_folder_of_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    draws = np.random.default_rng(0)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for number in range(6):
+            picture = draws.integers(0, 255, size=(40, 40, 3)).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "two" / "broken.png").write_bytes(b"no picture")
+    names = [f"one/{number}.png" for number in range(6)]
+    pd.DataFrame({"file": names, "kind": ["ant", "bee"] * 3}).to_csv(tmp_path / "one.csv", index=False)
+    two = open_two_domains(
+        "adapt", tmp_path / "one.csv", tmp_path / "two", labelled=True, columns={"label": "kind"}, store=False
+    )
+    assert len(two.source_nd) == len(two.target_md) == 6 and two.truth is None
+    assert any("broken.png" in finding.rows for finding in two.findings)
 
 
 def test_vectors_are_scaled_by_the_source_alone() -> None:
@@ -275,3 +336,5 @@ def test_what_will_not_do_is_refused() -> None:
         headstart.adapt(source, ["one text", "another"], labels=labels, progress=quiet)
     with pytest.raises(DataError, match=r"two classes|one class"):
         headstart.adapt(source, target, labels=["ant"] * len(source), progress=quiet)
+    with pytest.raises(DataError, match="at least 4 labelled rows"):
+        headstart.adapt(source[:2], target, labels=["ant", "bee"], progress=quiet)

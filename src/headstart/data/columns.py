@@ -79,6 +79,7 @@ def choose_columns(
     text: str | None,
     image: str | None,
     label: str | Sequence[str] | None,
+    features: Sequence[str] | None,
     group: str | None,
     split: str | None,
     domain: str | None,
@@ -98,7 +99,9 @@ def choose_columns(
     taken = {name for name in (*chosen.labels, *labels, chosen.group, chosen.domain, chosen.split) if name is not None}
     free = [name for name in table.names if name not in taken]
     guessed: list[str] = []
-    if chosen.text is None and chosen.image is None:
+    if features is not None:
+        chosen.features = _told_features(table, features, free)
+    elif chosen.text is None and chosen.image is None:
         _find_content(table, chosen, free)
         guessed += [f"{chosen.image!r} for image"] if chosen.image else []
         guessed += [f"{chosen.text!r} for text"] if chosen.text else []
@@ -107,7 +110,7 @@ def choose_columns(
         guessed.append(f"{chosen.labels[0]!r} for label")
     if chosen.split is not None and split is None:
         guessed.append(f"{chosen.split!r} for split")
-    if chosen.text is None and chosen.image is None:
+    if chosen.text is None and chosen.image is None and features is None:
         chosen.features = [name for name in free if name not in chosen.labels and _is_numeric(table.sample(name))]
         chosen.features = [name for name in chosen.features if name.strip().lower() not in _ID_COLUMNS]
         if not chosen.features:
@@ -119,6 +122,20 @@ def choose_columns(
     if guessed:
         table.findings.append(Finding("column-choice", "note", (), "columns taken: " + "; ".join(guessed)))
     return chosen
+
+
+def _told_features(table: Table, features: Sequence[str], free: list[str]) -> list[str]:
+    """Return the columns asked for; what else there is of numbers is said."""
+    if missing := [name for name in features if name not in free]:
+        raise DataError(
+            f"open_dataset: {table.root} lacks {len(missing):,} of the {len(features):,} feature columns asked for, such as "
+            f"{missing[0]!r}; its columns are {row_list(table.names, 12)}.{did_you_mean(missing[0], free)}"
+        )
+    extra = [name for name in free if name not in features and name.strip().lower() not in _ID_COLUMNS]
+    if extra:
+        message = f"columns that were not asked for are not used: {row_list(extra, 8)}"
+        table.findings.append(Finding("column-choice", "note", (), message))
+    return list(features)
 
 
 def _named_split(table: Table) -> str | None:

@@ -19,7 +19,7 @@ from headstart.data.rows import ArrayRows, FileRows, Rows, TextRows
 from headstart.data.tables import TABLE_SUFFIXES, FrameTable, Table, open_table
 from headstart.data.targets import Labelled, class_name, is_missing, label_rows, number
 
-__all__ = ["open_dataset"]
+__all__ = ["is_table", "open_dataset"]
 
 Column = str | Sequence[Any] | np.ndarray[Any, Any] | None
 
@@ -30,6 +30,7 @@ def open_dataset(
     text: str | None = None,
     image: str | None = None,
     label: str | Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
     group: Column = None,
     split: Column = None,
     domain: Column = None,
@@ -51,6 +52,9 @@ def open_dataset(
     label : str or sequence of str, optional
         The table's label column; several columns of 0 and 1 make a multi-label task, as do values joined by ``|`` or
         ``;``.
+    features : sequence of str, optional
+        The table's columns of numbers, in the order wanted, such as those of a table opened before. All columns of numbers
+        when left out.
     group, split, domain : str or sequence of length n, optional
         Columns of a table, or values for arrays and lists. Rows of a group stay together when rows are split.
     task : {"auto", "classification", "multilabel", "regression"}, optional
@@ -91,6 +95,7 @@ def open_dataset(
         "text": text,
         "image": image,
         "label": label,
+        "features": features,
         "group": group,
         "split": split,
         "domain": domain,
@@ -101,13 +106,26 @@ def open_dataset(
         dataset = _open_table(FrameTable(source), columns, task, classes, unlabelled)
     else:
         rows = _memory_rows(source)
-        if wrong := [name for name in ("text", "image", "label") if columns[name] is not None]:
+        if wrong := [name for name in ("text", "image", "label", "features") if columns[name] is not None]:
             raise ConfigError(f"open_dataset: {wrong[0]}= names a column of a table; arrays and lists take labels=.")
         dataset = _open_memory(rows, None if unlabelled else labels, columns, task, classes)
         labels = None
     if labels is not None and not unlabelled:
         raise ConfigError("open_dataset: labels= goes with arrays and lists; name a table's label column with label=.")
     return dataset.unlabelled() if unlabelled else dataset
+
+
+def is_table(source: Any) -> bool:
+    """Return whether rows come as a table with named columns: a DataFrame, or the path of a table's file.
+
+    Examples
+    --------
+    >>> is_table("rows.csv"), is_table("photos/"), is_table(np.zeros((2, 3)))
+    (True, False, False)
+    """
+    if isinstance(source, str | Path):
+        return Path(source).suffix.lower() in TABLE_SUFFIXES and not Path(source).expanduser().is_dir()
+    return hasattr(source, "iloc") and hasattr(source, "columns")
 
 
 def _open_path(

@@ -129,6 +129,7 @@ def load_model(folder: str | Path) -> Model:
             provenance=content["provenance"],
             folder=folder,
             unknown_above=_share(content.get("unknown_above")),
+            feature_names=tuple(str(name) for name in content.get("feature_names", ())),
         )
     except (KeyError, TypeError) as error:
         raise ModelError(
@@ -162,6 +163,7 @@ def _description(model: Model) -> dict[str, Any]:
         "views": [vars(view) for view in model.views],
         "runtime": model.runtime,
         **({} if model.unknown_above is None else {"unknown_above": model.unknown_above}),
+        "feature_names": list(model.feature_names),
         "provenance": model.provenance,
     }
 

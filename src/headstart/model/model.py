@@ -14,7 +14,7 @@ from headstart.core.errors import DataError
 from headstart.core.preprocessing import View
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
-from headstart.data import Dataset, open_dataset
+from headstart.data import Dataset, is_table, open_dataset
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.heads import Head
 from headstart.model.novelty import NoveltyScorer
@@ -48,6 +48,9 @@ class Model:
     unknown_above : float in (0, 1), optional
         Where training has prepared for classes that are none of the task's: the share of the largest entropy, log k, above
         which a row is answered "unknown".
+    feature_names : tuple of str
+        Columns of the training table, in the order of the features: new tables are read by name, wherever their columns
+        stand. Empty for rows that are no table's.
     """
 
     backbone: Backbone
@@ -59,6 +62,7 @@ class Model:
     provenance: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     unknown_above: float | None = None
+    feature_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Model({self.backbone.name} + {type(self.head).__name__}, {self.task.kind}, {len(self.task.classes)} classes)"
@@ -136,12 +140,17 @@ class Model:
 
         return save_model(self, Path(folder))
 
+    def columns_of(self, source: Any) -> dict[str, Any]:
+        """Return what `open_dataset` must be told of a table's columns, so that the model's features are read by name."""
+        return {"features": self.feature_names} if self.feature_names and is_table(source) else {}
+
     def _open(self, source: Any, text: str | None, image: str | None) -> Dataset:
         if isinstance(source, Dataset):
-            return source
+            names = source.feature_names
+            return source.select_features(self.feature_names) if self.feature_names and names else source
         if self.backbone.modality == "text" and isinstance(source, (list, str)) and not _is_path(source):
             source = [source] if isinstance(source, str) else source
-        return open_dataset(source, text=text, image=image, unlabelled=True)
+        return open_dataset(source, text=text, image=image, unlabelled=True, **self.columns_of(source))
 
 
 def _is_path(source: list[str] | str) -> bool:

@@ -167,7 +167,7 @@ def _shifts(found: Adaptation, before: Array, after: Array) -> list[AnswerShift]
             )
         )
     if truth is not None:
-        others = sorted(set(truth.tolist()) - set(found.classes))
+        others = sorted(set(truth.tolist()) - {None, *found.classes})
         shifts += [AnswerShift(name, 0, 0, int((truth == name).sum()), 0, 0) for name in others]
     return shifts
 
@@ -193,7 +193,7 @@ def _examples(found: Adaptation, before: Array, after: Array) -> list[RowExample
             found.classes[answers[0][row]],
             found.classes[answers[1][row]],
             float(after[row].max()),
-            "" if found.truth is None else f"labelled {found.truth[row]}",
+            "" if found.truth is None or found.truth[row] is None else f"labelled {found.truth[row]}",
         )
         for row in shown
     ]

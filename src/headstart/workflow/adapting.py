@@ -42,6 +42,7 @@ from headstart.workflow.rivals import Rival
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
 
 DEFAULT_RULE = "circular-test"
+_LEAST_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Adaptation:
     hindsight : Hindsight, optional
         Where the target had labels.
     truth : tuple of str, optional
-        These labels.
+        These labels, a target row each; None for a row without.
     seed : int
         Of folds and draws.
     names : (str, str)
@@ -91,7 +92,7 @@ class Adaptation:
     rule: SelectionRule = field(repr=False)
     domains: TwoDomains = field(repr=False)
     hindsight: Hindsight | None = None
-    truth: tuple[str, ...] | None = None
+    truth: tuple[str | None, ...] | None = None
     seed: int = 0
     names: tuple[str, str] = ("source", "target")
     command: str = ""
@@ -118,7 +119,7 @@ class Adaptation:
         """The chosen candidate as a model that answers for new rows of the target, with all that its card says."""
         assert self.rival.fitted is not None
         model = self.rival.fitted.to_model(self.domains, self.task)
-        model.provenance = provenance(self)
+        model.provenance, model.feature_names = provenance(self), self.domains.feature_names or ()
         return model
 
     def __str__(self) -> str:
@@ -277,6 +278,11 @@ def _classes(two: TwoDomains) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         raise DataError(
             f"adapt: the source needs at least two classes; every row is {task.classes[int(present[0])]!r}."
         )
+    if len(codes) < _LEAST_ROWS:
+        raise DataError(
+            f"adapt: the source needs at least {_LEAST_ROWS} labelled rows, because a part of them is held out to choose by; "
+            f"got {len(codes)}. Label more rows."
+        )
     return np.asarray(codes, dtype=np.int64), tuple(task.classes[int(place)] for place in present)
 
 
@@ -293,7 +299,7 @@ def _line(rival: Rival, first: Rival, selection: Selection, accuracy: Interval |
 
 def _open_truth(
     two: TwoDomains, rivals: Sequence[Rival], selection: Selection, classes: tuple[str, ...], seed: int
-) -> tuple[Hindsight | None, dict[str, Interval], tuple[str, ...] | None]:
+) -> tuple[Hindsight | None, dict[str, Interval], tuple[str | None, ...] | None]:
     """Open the target's labels, once, after the choice."""
     if two.truth is None:
         return None, {}, None
@@ -307,7 +313,8 @@ def _open_truth(
     scores: dict[str, NDArray[np.float64]] = {}
     for rival in rivals:
         if rival.fitted is not None:
-            scores[rival.name] = np.pad(rival.fitted.target_scores, ((0, 0), (0, len(every) - len(classes))))
+            given = rival.fitted.target_scores[two.truth_rows]
+            scores[rival.name] = np.pad(given, ((0, 0), (0, len(every) - len(classes))))
     named = Task("classification", every)
     intervals = {name: bootstrap_interval("accuracy", named, truth, table, seed=seed) for name, table in scores.items()}
     best = max(intervals, key=lambda name: intervals[name].value)
@@ -318,7 +325,8 @@ def _open_truth(
     hindsight = Hindsight(
         len(truth), unknown, intervals[NO_ADAPTATION], intervals[selection.chosen], intervals[best], best, test
     )
-    return hindsight, intervals, tuple(every[place] for place in truth)
+    known = dict(zip(two.truth_rows.tolist(), (every[place] for place in truth), strict=True))
+    return hindsight, intervals, tuple(known.get(row) for row in range(len(two.target)))
 
 
 def _command(

@@ -147,7 +147,7 @@ def _labelled_rows(model: Model, source: Any, columns: dict[str, Any], labels: A
     given = {name: value for name, value in columns.items() if value is not None}
     if labels is not None:
         given["labels"] = labels
-    rows = open_dataset(source, task=model.task.kind, **given)
+    rows = open_dataset(source, task=model.task.kind, **given, **model.columns_of(source))
     if rows.task is None or rows.targets is None:
         raise DataError("evaluate: the rows have no labels; give class folders, or name the column with --label.")
     notes: list[str] = []

@@ -21,7 +21,7 @@ from headstart.backbones import Backbone
 from headstart.core.errors import ConfigError, DataError, DomainError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
-from headstart.data import Dataset, Finding, check_dataset, open_dataset
+from headstart.data import Dataset, Finding, check_dataset, is_table, open_dataset
 from headstart.evaluation import SealedTest
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.features.scale import FeatureScale
@@ -47,7 +47,9 @@ class TwoDomains:
     backbone : Backbone
         What embedded them.
     truth : SealedTest of Dataset, optional
-        The target rows with the labels that came with them, for a single look after everything is chosen.
+        Those target rows that came with a label, with it, for a single look after everything is chosen.
+    truth_rows : int64 array
+        Which of the target rows these are.
     findings : tuple of Finding
         Rows left out, and why.
     notes : tuple of str
@@ -64,6 +66,7 @@ class TwoDomains:
     target_md: Matrix
     backbone: Backbone
     truth: SealedTest[Dataset] | None
+    truth_rows: NDArray[np.int64]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     features: tuple[Features, Features]
@@ -122,8 +125,9 @@ def open_two_domains(
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     if unknown := sorted(set(given) - _COLUMNS):
         raise ConfigError(f"{who}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], sorted(_COLUMNS))}")
-    opened = _open(source, given, labels, must=labelled, who=who)
-    other = _open(target, given, target_labels, must=False, who=who)
+    tables = is_table(source) or is_table(target)
+    opened = _open(who, source, _columns_of(source, given, tables), labels, must=labelled)
+    other, truth = _open_target(who, target, _columns_of(target, given, tables), target_labels, opened)
     if opened.modality != other.modality:
         raise DomainError(
             f"{who}: source holds {opened.modality} rows but target {other.modality} rows; one base model must read both."
@@ -134,8 +138,10 @@ def open_two_domains(
         check = check_dataset(dataset, near=False, progress=progress)
         clean = check.clean(dataset)
         findings += clean.quarantine
-        left_out = f", {len(dataset) - len(clean):,} could not be read" if len(clean) < len(dataset) else ""
-        progress.say(f"{name}: {len(clean):,} {clean.modality} rows{_classes(clean)}{left_out}")
+        lost = [finding for finding in clean.quarantine if finding.rows]
+        left_out = f"; left out: {'; '.join(finding.message for finding in lost)}" if lost else ""
+        said = _classes(clean) if name == "source" else _set_aside(truth)
+        progress.say(f"{name}: {len(clean):,} {clean.modality} rows{said}{left_out}")
         notes += [f"{name}: {note}" for note in clean.notes]
         rows.append(clean)
     if rows[0].modality == "vector":
@@ -148,16 +154,17 @@ def open_two_domains(
         features.append(found)
         kept.append(dataset.subset(found.kept) if len(found.kept) < len(dataset) else dataset)
         findings += found.failures
+    truth, truth_rows = _among(kept[1], truth)
     source_nd, target_md = (item.values_nd for item in features)
     scale = FeatureScale.standardising(source_nd) if rows[0].modality == "vector" else FeatureScale("unit-length")
-    truth = SealedTest(kept[1]) if kept[1].targets is not None else None
     return TwoDomains(
         kept[0],
         kept[1].unlabelled(),
         scale(source_nd),
         scale(target_md),
         backbone,
-        truth,
+        None if truth is None else SealedTest(truth),
+        truth_rows,
         tuple(findings),
         tuple(notes),
         (features[0], features[1]),
@@ -165,7 +172,13 @@ def open_two_domains(
     )
 
 
-def _open(source: Any, columns: dict[str, Any], labels: Any, *, must: bool, who: str) -> Dataset:
+def _columns_of(source: Any, given: dict[str, Any], tables: bool) -> dict[str, Any]:
+    """Return the columns named for rows; a folder that stands beside a table has none of them."""
+    is_folder = isinstance(source, str | Path) and Path(source).expanduser().is_dir()
+    return {name: value for name, value in given.items() if name == "task"} if tables and is_folder else given
+
+
+def _open(who: str, source: Any, columns: dict[str, Any], labels: Any, *, must: bool) -> Dataset:
     """Open rows with their labels where they have any; a table may lack the label column, a folder its class folders."""
     if labels is not None:
         return open_dataset(source, labels=labels, **{key: value for key, value in columns.items() if key == "task"})
@@ -174,14 +187,35 @@ def _open(source: Any, columns: dict[str, Any], labels: Any, *, must: bool, who:
     except DataError:
         if must:
             raise
-        shorter = {name: value for name, value in columns.items() if name in {"text", "image"}}
-        return open_dataset(source, **shorter, unlabelled=True)
+        return open_dataset(source, **_without_label(columns), unlabelled=True)
     if must and dataset.task is None:
         raise DataError(
             f"{who}: the source {dataset.root or 'data'} has no labels; give a folder of class folders, or name the "
             "column with --label."
         )
     return dataset
+
+
+def _open_target(
+    who: str, target: Any, columns: dict[str, Any], labels: Any, source: Dataset
+) -> tuple[Dataset, Dataset | None]:
+    """Return all rows of the target without labels, and those that have one with it; a table is read by the source's columns."""
+    if source.feature_names and is_table(target) and not {"text", "image"} & set(columns):
+        columns = {**columns, "features": source.feature_names}
+    try:
+        labelled: Dataset | None = _open(who, target, columns, labels, must=False)
+    except DataError:
+        labelled = None  # no row has a label; what else is wrong is said when they are opened without
+    if labelled is not None and labelled.targets is None:
+        labelled = None
+    if isinstance(target, Dataset):
+        return target.unlabelled(), labelled
+    known = columns if labelled is not None and labels is None else _without_label(columns)
+    return open_dataset(target, **{**known, "unlabelled": True}), labelled
+
+
+def _without_label(columns: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if name in {"text", "image", "features"}}
 
 
 def _default(rows: Dataset) -> list[str]:
@@ -193,7 +227,21 @@ def _default(rows: Dataset) -> list[str]:
 def _classes(rows: Dataset) -> str:
     if rows.task is None or rows.task.kind != "classification":
         return ""
-    return f", {len(rows.task.classes)} classes"
+    number = len(rows.task.classes)
+    return f", {number} class{'es' if number > 1 else ''}"
+
+
+def _among(rows: Dataset, labelled: Dataset | None) -> tuple[Dataset | None, NDArray[np.int64]]:
+    """Return the labelled rows that are among all rows, and their places there."""
+    places = {name: place for place, name in enumerate(rows.ids)}
+    found = [] if labelled is None else [place for place, name in enumerate(labelled.ids) if name in places]
+    if labelled is None or not found:
+        return None, np.zeros(0, dtype=np.int64)
+    return labelled.subset(np.array(found)), np.array([places[labelled.ids[place]] for place in found])
+
+
+def _set_aside(truth: Dataset | None) -> str:
+    return "" if truth is None else f", labels of {len(truth):,} set aside until all is chosen"
 
 
 def _same_columns(who: str, source: Dataset, target: Dataset, notes: list[str]) -> Dataset:

@@ -79,6 +79,7 @@ def finish(done: Finished, folder: Path) -> Run:
         data = _judge(done, rows, predictions, folder)
         stage.advance(len(kept))
     done.model.provenance = _provenance(done, data)
+    done.model.feature_names = done.prepared.train.feature_names
     data = _write(done, data, rows, predictions, folder)
     index.remember(folder, report_json(data), done.progress)
     return Run(done.model, data, predictions, folder)
