@@ -18,6 +18,7 @@ from headstart.alignment import (
     CORAL,
     AdaptedClassifier,
     AdaptedRegressor,
+    Committee,
     DomainClassifier,
     DomainRegressor,
     FeatureAligner,
@@ -124,6 +125,12 @@ def test_learners_that_compiled_code_answers_for_come_back_too(learner: Any) -> 
     source, codes, target, later = domains(np.float64)
     before = AdaptedClassifier(CORAL(), learner).fit(source, codes, target)
     np.testing.assert_array_equal(there_and_back(before).predict(later), before.predict(later))
+
+
+def test_a_committee_comes_back_with_all_its_members() -> None:
+    source, codes, target, later = domains()
+    before = Committee([AdaptedClassifier(CORAL()), SelfTraining()]).fit(source, codes, target)
+    np.testing.assert_allclose(there_and_back(before).predict_proba(later), before.predict_proba(later), atol=1e-12)
 
 
 def test_a_learner_without_a_form_is_refused_by_name() -> None:

@@ -99,8 +99,10 @@ class FittedEstimator(FittedCandidate):
 
     @property
     def new_rows(self) -> str:
-        """What the estimator says of them."""
-        return str(getattr(self.estimator, "new_rows", ""))
+        """What the estimator says of them, or those of its members who say anything."""
+        own = str(getattr(self.estimator, "new_rows", ""))
+        members = [one for one in getattr(self.estimator, "members_", ()) if getattr(one, "new_rows", "")]
+        return own or "; ".join(f"of its member {type(one).__name__} {one.new_rows}" for one in members)
 
     def to_model(self, two: TwoDomains, task: Task) -> Model:
         """Return the base model that embedded both domains, with the estimator as its head.
