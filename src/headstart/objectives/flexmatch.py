@@ -7,7 +7,8 @@
 Source: Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo Labeling", NeurIPS 2021
 (arXiv:2110.08263), section 3: an answer is sure at the one threshold t, 0.95; the map beta / (2 - beta) is their convex one.
 Without warm-up u is left out. While no row was sure all thresholds are 0, as in the authors' code (TorchSSL).
-Use it as FixMatch, weight 1, where some classes are harder on the target than others.
+Use it as FixMatch, weight 1, where some classes are harder on the target than others, and from a network that knows the source:
+from a random start the low thresholds let chance answers count.
 It ignores whether answers are right. Of several processes each keeps the answers of its own rows.
 Shapes: b rows, m rows of the target stream, k classes.
 """
