@@ -129,10 +129,17 @@ def target_accuracy(make: Callable[..., AdaptationRecipe], seed: int, **options:
 def test_moment_matching_follows_a_shift(seed: int) -> None:
     alone = target_accuracy(source_only, seed)
     assert 0.6 < alone < 0.85  # measured: 0.75 and 0.80
-    gains = {
-        name: target_accuracy(resolve(name, "adaptation"), seed) - alone
-        for name in ("jan", "dsan", "homm", "deep-coral", "domain-distance")
+    least = {
+        "jan": 0.12,
+        "dsan": 0.1,
+        "homm": 0.12,
+        "domain-distance": 0.12,
+        "deep-coral": 0.05,
+        "cmd": 0.05,
+        "deep-jdot": 0.03,
+        "afn": 0.03,
     }
-    # measured: jan 0.96 and 0.96, homm 0.94 and 0.96, deep-coral 0.87 and 0.87, domain-distance 0.94 and 0.97
-    least = {"jan": 0.12, "dsan": 0.1, "homm": 0.12, "deep-coral": 0.05, "domain-distance": 0.12}
-    assert all(gains[name] > least[name] for name in gains), gains
+    # measured: jan 0.96 and 0.96, homm 0.94 and 0.96, domain-distance 0.94 and 0.97, deep-coral 0.87 and 0.87, cmd 0.84 and
+    # 0.89, deep-jdot 0.84 and 0.85, afn 0.82 and 0.87
+    gains = {name: target_accuracy(resolve(name, "adaptation"), seed) - alone for name in least}
+    assert all(gains[name] > least[name] for name in least), gains
