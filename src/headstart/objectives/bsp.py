@@ -11,12 +11,14 @@ Shapes: n source rows, m target rows, d features.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from headstart.core.checks import check_matrix
 from headstart.core.errors import ConfigError
-from headstart.objectives.layers import both_domains, check_layer, layer_needs
+from headstart.objectives.layers import both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch, Objective
 from headstart.objectives.precision import full_precision, widen
 
@@ -91,7 +93,7 @@ class BSP(Objective):
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the sum over both domains."""
         first, second = (
-            batch_spectral_penalty(rows, num_values=self.num_values)
+            or_not_a_number(partial(batch_spectral_penalty, rows, num_values=self.num_values), rows)
             for rows in both_domains(self, self.layer, source, target)
         )
         return self.weight * (first + second)

@@ -13,12 +13,14 @@ Shapes: n source rows, m target rows, d features of a layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 from torch import Tensor
 
 from headstart.core.errors import ConfigError
 from headstart.distances import linear_time_mmd, mk_mmd
-from headstart.objectives.layers import StepDraws, both_domains, check_layer, layer_needs
+from headstart.objectives.layers import StepDraws, both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch, check_positive
 from headstart.objectives.precision import full_precision
 
@@ -82,12 +84,14 @@ class DAN(StepDraws):
         """Return ``weight`` times the sum over the layers."""
         total: Tensor | float = 0.0
         for layer in self.layers:
-            source_nd, target_md = both_domains(self, layer, source, target, min_rows=2)
-            if self.linear:
-                value = full_precision(linear_time_mmd)(
-                    source_nd, target_md, factors=self.factors, seed=self.step_seed()
-                )
-            else:
-                value = full_precision(mk_mmd)(source_nd, target_md, factors=self.factors)
-            total = total + value
+            rows = both_domains(self, layer, source, target, min_rows=2)
+            total = total + or_not_a_number(partial(self._layer, *rows), *rows)
         return self.weight * total  # type: ignore[return-value]  # the sum of at least one tensor
+
+    @full_precision
+    def _layer(self, source_nd: Tensor, target_md: Tensor) -> Tensor:
+        if self.linear:
+            value = linear_time_mmd(source_nd, target_md, factors=self.factors, seed=self.step_seed())
+        else:
+            value = mk_mmd(source_nd, target_md, factors=self.factors)
+        return cast(Tensor, value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from headstart.distances import coral_distance
-from headstart.objectives.layers import both_domains, check_layer, layer_needs
+from headstart.objectives.layers import both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch, Objective
 from headstart.objectives.precision import full_precision
 
@@ -55,5 +55,5 @@ class CORAL(Objective):
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the distance of the covariances."""
         source_nd, target_md = both_domains(self, self.layer, source, target, min_rows=2)
-        value: Tensor = full_precision(coral_distance)(source_nd, target_md)
-        return self.weight * value
+        distance = full_precision(coral_distance)
+        return self.weight * or_not_a_number(lambda: distance(source_nd, target_md), source_nd, target_md)

@@ -13,6 +13,8 @@ Shapes: n source rows, m target rows, d features, k classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ from headstart.core.checks import check_same_rows, check_same_width
 from headstart.core.errors import ConfigError, ShapeError
 from headstart.distances.wasserstein import optimal_plan
 from headstart.objectives.dsan import class_shares
-from headstart.objectives.layers import both_domains, check_layer, layer_needs
+from headstart.objectives.layers import both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch, Objective
 from headstart.objectives.precision import full_precision, widen
 
@@ -177,5 +179,9 @@ class DeepJDOT(Objective):
             feature_cost=self.feature_cost,
             label_cost=self.label_cost,
         )
-        plan_nm = torch.from_numpy(least_cost_plan(costs_nm.detach().double().cpu().numpy())).to(costs_nm)
-        return self.weight * (plan_nm * costs_nm).sum()
+        return self.weight * or_not_a_number(partial(_least_cost, costs_nm), costs_nm)
+
+
+def _least_cost(costs_nm: Tensor) -> Tensor:
+    plan_nm = torch.from_numpy(least_cost_plan(costs_nm.detach().double().cpu().numpy())).to(costs_nm)
+    return (plan_nm * costs_nm).sum()

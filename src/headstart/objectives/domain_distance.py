@@ -31,7 +31,7 @@ from headstart.distances import (
     sinkhorn_divergence,
     sliced_wasserstein,
 )
-from headstart.objectives.layers import StepDraws, both_domains, check_layer, layer_needs
+from headstart.objectives.layers import StepDraws, both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch
 from headstart.objectives.precision import full_precision
 from headstart.objectives.schedules import rise_factor
@@ -147,5 +147,6 @@ class DomainDistance(StepDraws):
         """Return ``weight`` times the distance, as far as it has risen."""
         source_nd, target_md = both_domains(self, self.layer, source, target)
         options = {**self.options, "seed": self.step_seed()} if self._draws else self.options
-        value: Tensor = full_precision(DIFFERENTIABLE[self.distance])(source_nd, target_md, **options)
+        distance = full_precision(DIFFERENTIABLE[self.distance])
+        value = or_not_a_number(lambda: distance(source_nd, target_md, **options), source_nd, target_md)
         return self.weight * rise_factor("DomainDistance", self.rise, source.share) * value

@@ -23,7 +23,7 @@ from torch.nn import functional
 from headstart.core.checks import check_matrix, check_same_rows
 from headstart.core.errors import ConfigError, ShapeError
 from headstart.distances import pooled_kernel
-from headstart.objectives.layers import both_domains, check_layer, layer_needs
+from headstart.objectives.layers import both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch, Objective, check_positive
 from headstart.objectives.precision import full_precision, widen
 from headstart.objectives.schedules import rise_factor
@@ -144,7 +144,11 @@ class DSAN(Objective):
         source_nd, target_md = both_domains(self, self.layer, source, target)
         probabilities_mk = functional.softmax(widen(self.take_logits(other, "main")), dim=1)
         labels_nk = class_shares(self, self.take(source, "labels"), probabilities_mk.shape[1])
-        value = local_mmd(source_nd, target_md, labels_nk, probabilities_mk, factors=self.factors)
+        value = or_not_a_number(
+            lambda: local_mmd(source_nd, target_md, labels_nk, probabilities_mk, factors=self.factors),
+            source_nd,
+            target_md,
+        )
         return self.weight * rise_factor("DSAN", self.rise, source.share) * value
 
 

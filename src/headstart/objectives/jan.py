@@ -22,7 +22,7 @@ from torch import Tensor
 from headstart.core.checks import check_same_rows
 from headstart.core.errors import ConfigError
 from headstart.distances import pooled_kernel
-from headstart.objectives.layers import both_domains, check_layer, layer_needs
+from headstart.objectives.layers import both_domains, check_layer, layer_needs, or_not_a_number
 from headstart.objectives.objective import Batch, Objective, check_positive
 from headstart.objectives.precision import full_precision
 from headstart.objectives.schedules import rise_factor
@@ -144,5 +144,8 @@ class JAN(Objective):
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the discrepancy, as far as it has risen."""
         pairs = [both_domains(self, layer, source, target, 2 if self.linear else 1) for layer in self.layers]
-        value = joint_mmd(*zip(*pairs, strict=True), factors=self.factors, linear=self.linear)
+        sources, targets = zip(*pairs, strict=True)
+        value = or_not_a_number(
+            lambda: joint_mmd(sources, targets, factors=self.factors, linear=self.linear), *sources, *targets
+        )
         return self.weight * rise_factor("JAN", self.rise, source.share) * value

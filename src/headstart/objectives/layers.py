@@ -13,19 +13,19 @@ Shapes: b rows, d features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from headstart.core.checks import check_same_width
-from headstart.core.errors import ConfigError, did_you_mean
+from headstart.core.errors import ConfigError, HeadstartError, did_you_mean
 from headstart.core.seeds import derive_seed
 from headstart.objectives.objective import Batch, Objective
 from headstart.objectives.precision import widen
 
-__all__ = ["StepDraws", "both_domains", "check_layer", "layer_needs", "layer_rows"]
+__all__ = ["StepDraws", "both_domains", "check_layer", "layer_needs", "layer_rows", "or_not_a_number"]
 
 _LAYERS = ("features", "logits", "probabilities")
 _SEGMENT = "segments."
@@ -103,6 +103,40 @@ def both_domains(
     source_nd, target_md = layer_rows(objective, source, layer), layer_rows(objective, other, layer)
     check_same_width(type(objective).__name__, source_nd, target_md, min_rows)
     return source_nd, target_md
+
+
+def or_not_a_number(formula: Callable[[], Tensor], *rows: Tensor) -> Tensor:
+    """Return a formula's value; not a number where rows are not finite, which the formula itself would refuse.
+
+    A training that has exploded then stops as with any other loss: it says at which step and on which rows, and puts the last
+    good weights back.
+
+    Parameters
+    ----------
+    formula : callable
+        Computes the value.
+    rows : Tensor
+        What it computes it from.
+
+    Raises
+    ------
+    HeadstartError
+        What the formula raises for another reason.
+
+    Examples
+    --------
+    >>> def refuse():
+    ...     raise ConfigError("rows are not finite")
+    >>> or_not_a_number(refuse, torch.tensor([1.0, float("inf")]))
+    tensor(nan)
+    """
+    try:
+        return formula()
+    except (HeadstartError, ValueError, RuntimeError):
+        totals = torch.stack([each.sum() for each in rows])
+        if bool(torch.isfinite(totals).all()):
+            raise
+        return totals.sum() * float("nan")
 
 
 class StepDraws(Objective):

@@ -17,7 +17,7 @@ from torch.nn import functional
 from headstart.core.errors import ConfigError
 from headstart.distances import sliced_wasserstein
 from headstart.objectives.distillation import same_shape
-from headstart.objectives.layers import StepDraws
+from headstart.objectives.layers import StepDraws, or_not_a_number
 from headstart.objectives.objective import Batch
 from headstart.objectives.precision import full_precision
 
@@ -113,5 +113,7 @@ class SWD(StepDraws):
         """Return ``weight`` times the discrepancy of the two heads."""
         (batch,) = self.chosen("target", source, target)
         first_bk, second_bk = self.take_logits(batch, self.first), self.take_logits(batch, self.second)
-        value = sliced_discrepancy(first_bk, second_bk, num_directions=self.num_directions, seed=self.step_seed())
-        return self.weight * value
+        options = {"num_directions": self.num_directions, "seed": self.step_seed()}
+        return self.weight * or_not_a_number(
+            lambda: sliced_discrepancy(first_bk, second_bk, **options), first_bk, second_bk
+        )
