@@ -17,6 +17,7 @@ from headstart.core.errors import HeadstartError
 from headstart.distances import Measurement, measure_domains
 from headstart.report import RowExample
 from headstart.report.adapt import AdaptData, AnswerShift, DomainsInPlane
+from headstart.workflow.adaptations import COMMITTEE, NO_ADAPTATION
 from headstart.workflow.examples import row_example
 from headstart.workflow.planes import plane_of, turned_like
 from headstart.workflow.ranking import runtime_summary
@@ -30,6 +31,10 @@ __all__ = ["page_data"]
 
 Array = NDArray[Any]
 _MEASURES = ("proxy-a", "mk-mmd", "energy")  # free of the number of features, which adapting may change
+_SUMMARIES = {
+    NO_ADAPTATION: "what the source teaches, as it is",
+    COMMITTEE: "the mean of all other candidates' answers",
+}
 _MOST_MEASURED = 1000
 _MOST_DRAWN = 2000
 _MOST_EXAMPLES = 12
@@ -63,7 +68,8 @@ def page_data(found: Adaptation) -> AdaptData:
         gaps=_gaps(two.source_nd, two.target_md, seen, found.seed),
         shifts=_shifts(found, *scores),
         examples=[] if is_vector else _examples(found, *scores),
-        summaries={entry.name: entry.summary for entry in entries("aligner")},
+        summaries=_SUMMARIES
+        | {entry.name: entry.summary for kind in ("aligner", "adaptation") for entry in entries(kind)},
         new_rows=chosen.new_rows,
         folder="" if found.folder is None else str(found.folder),
         backbone="" if is_vector else two.backbone.name,
@@ -96,18 +102,20 @@ def _planes(
 ) -> tuple[DomainsInPlane, DomainsInPlane | None]:
     """Return the same rows before and after, the second picture turned like the first."""
     two = found.domains
-    rows = _spread(len(two.source_nd), _MOST_DRAWN), _spread(len(two.target_md), _MOST_DRAWN)
+    known = None if seen is None else chosen.source_seen_rows
+    learnt = np.arange(len(two.source_nd)) if known is None else known
+    rows = _spread(len(learnt), _MOST_DRAWN), _spread(len(two.target_md), _MOST_DRAWN)
     names = np.array(found.classes, dtype=object)
     classes: list[str] = []
     if two.source.task is not None and two.source.targets is not None and len(names):
-        classes = [two.source.task.classes[int(place)] for place in two.source.targets[rows[0]]]
+        classes = [two.source.task.classes[int(place)] for place in two.source.targets[learnt[rows[0]]]]
 
     def plane(parts: tuple[Array, Array], scores: Array) -> DomainsInPlane:
         source, target, explained = plane_of(parts[0][rows[0]], parts[1][rows[1]])
         answers = list(names[scores.argmax(axis=1)][rows[1]]) if len(names) else []
         return DomainsInPlane(source, target, classes, answers, explained)
 
-    whole = two.source_nd, two.target_md
+    whole = two.source_nd[learnt], two.target_md
     before = plane(whole, chosen.target_scores if seen is None else stays.target_scores)
     if seen is None:
         return before, None

@@ -75,6 +75,14 @@ class FittedStages(FittedCandidate):
         return self.found.source_seen_nr
 
     @property
+    def source_seen_rows(self) -> Array | None:
+        """Those that were not set aside."""
+        aside = self.found.held_out
+        if aside is None:
+            return None
+        return np.setdiff1d(np.arange(len(self.found.source_seen_nr) + len(aside)), aside)
+
+    @property
     def target_seen_mr(self) -> Array:
         """Target rows as its head sees them."""
         return self.found.target_seen_mr

@@ -45,6 +45,11 @@ class FittedCandidate(ABC):
         return None
 
     @property
+    def source_seen_rows(self) -> Array | None:
+        """Which of the source rows those of `source_seen_nr` are, ascending; None for all."""
+        return None
+
+    @property
     def target_seen_mr(self) -> Array | None:
         """Target rows as its classifier sees them, in the same space; None where there is no such thing."""
         return None
