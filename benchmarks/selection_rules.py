@@ -411,7 +411,8 @@ def show(found: dict[str, Any]) -> None:
     for name, one in found.items():
         if "chosen" in one and name.startswith("circular"):
             print(name, one["chosen"])
-    print("on all data sets:", found["chosen_on_all"])
+    if "chosen_on_all" in found:
+        print("on all data sets:", found["chosen_on_all"])
 
 
 def main() -> None:
@@ -440,7 +441,7 @@ def main() -> None:
         "candidates": names,
     }
     if fresh:
-        about["fresh"] = {**defaults(fresh), "source_only": source_only(fresh), "chosen_on_all": None}
+        about["fresh"] = {**defaults(fresh), "source_only": source_only(fresh)}
         show(about["fresh"])
     store_result(ROOT / "benchmarks" / "results" / "selection_rules.json", "rules", {**found, **about})
 
