@@ -160,8 +160,8 @@ def try_candidates(
 def add_committee(rivals: Sequence[Rival], source_nd: Array, target_md: Array) -> list[Rival]:
     """Return the rivals and, where two adaptations or more came through, the committee of all that came through.
 
-    It costs no fit: its answers are the mean of theirs, "do not adapt" among them. Estimators have a seat, for a rule can let them
-    go back; a candidate of another make competes for itself.
+    It costs no fit: its answers are the mean of theirs, "do not adapt" among them. Estimators have a seat, for a rule can let
+    them go back; a candidate of another make competes for itself.
     """
     members = [rival for rival in rivals if isinstance(rival.fitted, FittedEstimator)]
     if len(members) < 3 or members[0].name != NO_ADAPTATION:
