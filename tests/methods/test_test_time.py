@@ -189,6 +189,32 @@ def test_lame_corrects_a_model_and_travels_with_it(tmp_path: Path) -> None:
     assert model.head.kind == "network" and "test_time" not in model.provenance
 
 
+@pytest.mark.parametrize("layers", ["linear", "dense8-tanh"])
+def test_moments_give_target_features_the_sources_mean_and_deviation(layers: str, tmp_path: Path) -> None:
+    model, source, labels = cloud_model()
+    if layers != "linear":
+        model = Model(model.backbone, NetworkHead(layers, 2, TASK, seed=3), TASK)
+    target = source * np.array([3.0, 0.4], np.float32) + np.array([5.0, -2.0], np.float32)
+    known = open_dataset(source, unlabelled=True)
+    method = TestTimeAdaptation("moments")
+    adapted = method.fit(model, open_dataset(target, unlabelled=True), source_rows=known, store=False)
+    back = (target - target.mean(0)) / target.std(0) * source.std(0) + source.mean(0)
+    np.testing.assert_allclose(adapted.predict(target).scores, model.head.predict_proba(back), atol=1e-4)
+    np.testing.assert_allclose(adapted.predict(target).scores, model.predict(source).scores, atol=1e-4)
+    if layers == "linear":
+        before, after = (float((item.predict(target).scores.argmax(1) == labels).mean()) for item in (model, adapted))
+        assert after > before + 0.2
+    loaded = load_model(adapted.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict(target).scores, adapted.predict(target).scores)
+    still = np.concatenate(
+        [target[:, :1], np.ones_like(target[:, :1])], axis=1
+    )  # one feature never changes: only moved
+    adapted = method.fit(model, open_dataset(still, unlabelled=True), source_rows=known, store=False)
+    assert np.isfinite(adapted.predict(still).scores).all()
+    with pytest.raises(ConfigError, match="give source_rows"):
+        method.fit(model, open_dataset(target, unlabelled=True))
+
+
 def test_a_damaged_lame_head_is_refused() -> None:
     model, rows, _ = cloud_model()
     head = LAMEHead.fitted(model.head, rows)

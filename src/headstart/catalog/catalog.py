@@ -94,7 +94,7 @@ _METHODS = (
         "test-time",
         "method",
         "headstart.methods.test_time:TestTimeAdaptation",
-        "a trained model goes on learning from unlabelled rows: tent, eata, adabn, lame",
+        "a trained model goes on learning from unlabelled rows: tent, eata, adabn, moments, lame",
     ),
 )
 

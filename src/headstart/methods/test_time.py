@@ -3,6 +3,7 @@
     tent    entropy of the target rows, over scale and shift of the normalisation layers; statistics from the target
     eata    the same over sure, unlike rows, and scale and shift that mattered for the source stay
     adabn   statistics of batch normalisation from the target, nothing trains
+    moments features of target rows get the mean and deviation that those of source rows have, each by itself; the network stays
     lame    the network stays; near target rows correct each other's answers
 
 Source: Wang et al., "Tent", ICLR 2021 (arXiv:2006.10726); Niu et al., ICML 2022 (arXiv:2204.02610); Li et al. (arXiv:1603.04779);
@@ -23,8 +24,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.backbones import Backbone
 from headstart.core.errors import ConfigError, DataError
@@ -32,6 +34,7 @@ from headstart.core.progress import Progress
 from headstart.core.seeds import generator
 from headstart.data import Dataset
 from headstart.features import FeatureStore
+from headstart.heads import Head, NetworkHead
 from headstart.methods.fisher_anchor import FisherAnchor, diagonal_fisher
 from headstart.methods.network_outputs import network_outputs
 from headstart.methods.target_statistics import affine_parameters, batch_normalisations, replace_statistics
@@ -44,7 +47,9 @@ from headstart.training import InputRows, Network, ParameterGroup, Phase, Plan, 
 
 __all__ = ["TestTimeAdaptation", "TestTimeMethod"]
 
-TestTimeMethod = Literal["tent", "eata", "adabn", "lame"]
+TestTimeMethod = Literal["tent", "eata", "adabn", "moments", "lame"]
+
+Array = npt.NDArray[Any]
 
 _BATCH = 64
 _STEPS = 50
@@ -57,7 +62,7 @@ class TestTimeAdaptation:
 
     Parameters
     ----------
-    method : {"tent", "eata", "adabn", "lame"}
+    method : {"tent", "eata", "adabn", "moments", "lame"}
         What adapts.
     config : TrainingConfig, optional
         How tent and eata train: Adam at 1e-3, batches of 64, about 50 steps when left out.
@@ -84,7 +89,8 @@ class TestTimeAdaptation:
     >>> TestTimeAdaptation("tents")
     Traceback (most recent call last):
         ...
-    headstart.core.errors.ConfigError: TestTimeAdaptation: method is one of tent, eata, adabn, lame; got 'tents'.
+    headstart.core.errors.ConfigError: TestTimeAdaptation: method is one of tent, eata, adabn, moments, lame; got \
+'tents'.
     """
 
     __test__: ClassVar[bool] = False  # its name begins as those of tests do
@@ -129,16 +135,17 @@ class TestTimeAdaptation:
         target_rows : Dataset
             At least two; labels that come with them are taken off.
         source_rows : Dataset, optional
-            Rows like those the model learned from, without a look at labels, for what eata keeps; by default the target's.
+            Rows like those the model learned from; labels are not looked at. moments needs them, and eata takes the target's for
+            what it keeps when they are left out.
         store : FeatureStore or bool, optional
-            Feature cache, for lame.
+            Feature cache, for moments and lame.
         progress : Progress, optional
             Gets one stage.
 
         Raises
         ------
         ConfigError
-            If the model has no layers that the method adapts, or answers another task.
+            If the model has no layers that the method adapts, or answers another task; if moments gets no source rows.
         DataError
             If there are fewer than two target rows that can be read, or they are of another modality.
         """
@@ -146,6 +153,8 @@ class TestTimeAdaptation:
         rows = _readable(target_rows, model, "target rows")
         if self.method == "lame":
             return self._correct(model, rows, store, progress)
+        if self.method == "moments":
+            return self._match(model, rows, source_rows, store, progress)
         tuned = model.backbone.copy()
         network = Network.of(tuned, {"main": model.head.to_module()}, stages=())
         kind, names = affine_parameters(network)
@@ -173,7 +182,11 @@ class TestTimeAdaptation:
         return self._made(replace(model, backbone=tuned, novelty=novelty, runtime="torch-fp32"), model, facts)
 
     def _check(self, model: Model) -> None:
-        if model.task.kind != "classification" and self.method != "adabn":
+        if model.task.kind == "regression" and self.method == "moments":
+            raise ConfigError(
+                "TestTimeAdaptation: moments rebuilds heads of classes; this model answers regression. Use 'adabn'."
+            )
+        if model.task.kind != "classification" and self.method not in {"adabn", "moments"}:
             raise ConfigError(
                 f"TestTimeAdaptation: {self.method} looks at the probabilities of classes; this model answers {model.task.kind}. "
                 "Only 'adabn' suits it."
@@ -264,6 +277,37 @@ class TestTimeAdaptation:
         facts = {"target_rows": len(values), "answers_changed": moved}
         return self._made(replace(plain, head=head, runtime=features.runtime.label), model, facts)
 
+    def _match(
+        self,
+        model: Model,
+        rows: Dataset,
+        source_rows: Dataset | None,
+        store: FeatureStore | bool | None,
+        progress: Progress | None,
+    ) -> Model:
+        """Return the model with a head that reads target features as if they had the source's moments; plain view alone."""
+        if source_rows is None:
+            raise ConfigError(
+                "TestTimeAdaptation: moments brings target features to the mean and deviation of source features; give "
+                "source_rows (their labels are not looked at), or use 'adabn'."
+            )
+        plain = replace(model, views=model.views[:1])
+        known = _readable(source_rows, model, "source rows")
+        found = [plain.features(part, store=store, progress=progress) for part in (known, rows)]
+        source_nd, target_md = (
+            np.asarray(item.values_nd if item.values_nd.ndim == 2 else item.values_nd[:, 0], np.float64)
+            for item in found
+        )
+        spread_d = target_md.std(axis=0)
+        moves_d = spread_d > 1e-6 * np.maximum(1.0, np.abs(target_md).max(axis=0))
+        scale_d = np.where(moves_d, source_nd.std(axis=0) / np.where(moves_d, spread_d, 1.0), 1.0)
+        shift_d = source_nd.mean(axis=0) - scale_d * target_md.mean(axis=0)
+        head = _behind_map(model.head, scale_d, shift_d)
+        novelty = NoveltyScorer("standardised" if model.backbone.modality == "vector" else "cosine")
+        facts = {"target_rows": len(target_md), "source_rows": len(source_nd)}
+        runtime = found[1].runtime.label
+        return self._made(replace(plain, head=head, novelty=novelty.fit(target_md), runtime=runtime), model, facts)
+
     def _made(self, made: Model, model: Model, facts: dict[str, Any]) -> Model:
         provenance = copy.deepcopy(model.provenance)
         provenance["test_time"] = {
@@ -272,6 +316,24 @@ class TestTimeAdaptation:
             **facts,
         }
         return replace(made, provenance=provenance, folder=None)
+
+
+def _behind_map(head: Head, scale_d: Array, shift_d: Array) -> NetworkHead:
+    """Return a head that answers for features z as the given one does for ``scale * z + shift``."""
+    module = copy.deepcopy(head.to_module())
+    layers = list(module) if isinstance(module, nn.Sequential) else [module]
+    first: Any = next((layer for layer in layers if not isinstance(layer, nn.Flatten | nn.Dropout | nn.Identity)), None)
+    if not isinstance(first, nn.Linear):
+        raise ConfigError(
+            "TestTimeAdaptation: moments puts its map into the head's first layer, which has to be linear; this one is "
+            f"{type(first).__name__}. Use 'adabn' or 'lame'."
+        )
+    weight = first.weight.detach().double().numpy()
+    offset = np.zeros(len(weight)) if first.bias is None else first.bias.detach().double().numpy()
+    with torch.no_grad():
+        first.weight.copy_(torch.from_numpy(weight * scale_d))
+        first.bias = nn.Parameter(torch.from_numpy(offset + weight @ shift_d).to(first.weight.dtype))
+    return NetworkHead(nn.Sequential(*layers), len(scale_d), head.task)
 
 
 def _readable(rows: Dataset, model: Model, what: str) -> Dataset:
