@@ -5,7 +5,8 @@
 
 A candidate is chosen over "do not adapt" only if it scores more than ``margin`` above it. No rule sees a target label: a
 candidate comes as `CandidateEvidence`, which has no place for one. Every rule can fail, and says how in
-``rule.facts.fails_when``. Classification only: rules read probabilities of classes.
+``rule.facts.fails_when``. Most rules read probabilities of classes; for candidates that predict numbers (`ValueEvidence`) those
+that have a counterpart for numbers judge through it, and the others are refused.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ from headstart.evaluation.selecting.source_risk import (
     density_ratio,
 )
 from headstart.evaluation.selecting.structure import ClassAMI, RankMe, SoftNeighbourhoodDensity
+from headstart.evaluation.selecting.values import (
+    SourceError,
+    ValueCircularValidation,
+    ValueDeepEmbeddedValidation,
+    ValueEvidence,
+    ValueImportanceWeighted,
+)
 
 __all__ = [
     "BatchNuclearNorm",
@@ -58,6 +66,11 @@ __all__ = [
     "SelectionRule",
     "SoftNeighbourhoodDensity",
     "SourceAccuracy",
+    "SourceError",
+    "ValueCircularValidation",
+    "ValueDeepEmbeddedValidation",
+    "ValueEvidence",
+    "ValueImportanceWeighted",
     "committee_evidence",
     "density_ratio",
     "select",
@@ -119,7 +132,7 @@ class Selection:
 
 
 def select(
-    candidates: Mapping[str, CandidateEvidence | FailedCandidate],
+    candidates: Mapping[str, CandidateEvidence | ValueEvidence | FailedCandidate],
     rule: SelectionRule,
     *,
     no_adaptation: str,
@@ -129,8 +142,8 @@ def select(
 
     Parameters
     ----------
-    candidates : mapping of str to CandidateEvidence or FailedCandidate
-        Candidates by name, the simpler first: of equal scores the first is taken.
+    candidates : mapping of str to CandidateEvidence, ValueEvidence or FailedCandidate
+        Candidates by name, all of classes or all of numbers, the simpler first: of equal scores the first is taken.
     rule : SelectionRule
         Who judges.
     no_adaptation : str
@@ -159,6 +172,7 @@ def select(
     >>> select({"do not adapt": stays, "CORAL": moves}, InfoMax(), no_adaptation="do not adapt", margin=0.5).chosen
     'do not adapt'
     """
+    name, rule = getattr(rule, "name", ""), _judge_of(candidates, rule)
     judged = _check(candidates, rule, no_adaptation, margin)
     by_rule = rule.scores(judged)
     scores = {
@@ -168,10 +182,10 @@ def select(
         for name, candidate in candidates.items()
     }
     if not any(score.is_judged for score in scores.values()):
-        raise DataError(f"select: {rule.name} could judge no candidate; {scores[no_adaptation].reason}.")
+        raise DataError(f"select: {name} could judge no candidate; {scores[no_adaptation].reason}.")
     first = [name for name in rule.first_choices(judged) if scores[name].is_judged and name != no_adaptation]
     chosen, reason, margin = _choose(scores, rule, no_adaptation, margin, first)
-    return Selection(chosen, reason, scores, rule.name, no_adaptation, margin)
+    return Selection(chosen, reason, scores, name, no_adaptation, margin)
 
 
 def _choose(
@@ -220,13 +234,31 @@ def _beats(score: Score, stay: Score, rule: SelectionRule, asked: float | None) 
     return gain > margin and not is_tie(gain, margin)
 
 
+def _judge_of(
+    candidates: Mapping[str, CandidateEvidence | ValueEvidence | FailedCandidate], rule: SelectionRule
+) -> SelectionRule:
+    """Return the rule, or its counterpart where candidates predict numbers."""
+    kinds = {type(candidate) for candidate in candidates.values()} & {CandidateEvidence, ValueEvidence}
+    if ValueEvidence not in kinds or not isinstance(rule, SelectionRule):
+        return rule
+    judge = rule.for_values()
+    if len(kinds) > 1:
+        raise ConfigError("select: candidates predict classes and numbers; give those of one task.")
+    if judge is None:
+        raise ConfigError(
+            f"select: {rule.name} judges probabilities of classes, and these candidates predict numbers; take a rule that has a "
+            "counterpart for numbers, such as CircularValidation() or ImportanceWeighted()."
+        )
+    return judge
+
+
 def _check(
-    candidates: Mapping[str, CandidateEvidence | FailedCandidate],
+    candidates: Mapping[str, CandidateEvidence | ValueEvidence | FailedCandidate],
     rule: SelectionRule,
     no_adaptation: str,
     margin: float | None,
-) -> dict[str, CandidateEvidence]:
-    """Return the candidates that did not fail."""
+) -> dict[str, Any]:
+    """Return the evidence of the candidates that did not fail."""
     if not isinstance(rule, SelectionRule):
         raise ConfigError(f"select: rule must be a selection rule, such as CircularValidation(); got {rule!r}.")
     if margin is not None and not (math.isfinite(margin) and margin >= 0):
@@ -236,13 +268,14 @@ def _check(
             f"select: no_adaptation must name the candidate that does not adapt; got {no_adaptation!r}."
             f"{did_you_mean(no_adaptation, candidates)}"
         )
-    judged: dict[str, CandidateEvidence] = {}
+    judged: dict[str, Any] = {}
     for name, candidate in candidates.items():
-        if isinstance(candidate, CandidateEvidence):
+        if isinstance(candidate, CandidateEvidence | ValueEvidence):
             judged[name] = candidate
         elif not isinstance(candidate, FailedCandidate):
             raise ConfigError(
-                f"select: candidate {name!r} must be CandidateEvidence, which holds no target labels, or FailedCandidate; "
+                f"select: candidate {name!r} must be CandidateEvidence (or ValueEvidence), which holds no target labels, or "
+                f"FailedCandidate; "
                 f"got {type(candidate).__name__}."
             )
     if no_adaptation not in judged:
@@ -252,7 +285,7 @@ def _check(
     return judged
 
 
-def _check_labels(judged: dict[str, CandidateEvidence]) -> None:
+def _check_labels(judged: dict[str, Any]) -> None:
     """Refuse candidates that were judged on different source rows."""
     first = next(
         (evidence.source_labels_v for evidence in judged.values() if evidence.source_labels_v is not None), None

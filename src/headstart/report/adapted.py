@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headstart.evaluation import Interval, PairedTest, format_interval, format_metric, format_p_value, metric_title
@@ -29,6 +29,8 @@ class AdaptedLine:
         What fitting it and gathering the evidence took.
     measured : Interval, optional
         On the target's labels, where some came with it; looked at after the choice.
+    further : dict of str to Interval
+        Other figures on the same labels, by metric; numbers have them.
     """
 
     name: str
@@ -37,10 +39,15 @@ class AdaptedLine:
     changed: float | None
     cpu_seconds: float
     measured: Interval | None = None
+    further: dict[str, Interval] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value with the same names."""
-        return {**vars(self), "measured": None if self.measured is None else self.measured.to_dict()}
+        return {
+            **vars(self),
+            "measured": None if self.measured is None else self.measured.to_dict(),
+            "further": {name: value.to_dict() for name, value in self.further.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class Hindsight:
         Selected against source only; None where they are the same.
     metric : str
         What the figure is.
+    further : dict of str to pair of Interval
+        Other figures of source only and of what was chosen, by metric.
     """
 
     rows: int
@@ -71,6 +80,7 @@ class Hindsight:
     oracle_name: str
     test: PairedTest | None
     metric: str = "accuracy"
+    further: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
     @property
     def word(self) -> str:
@@ -102,13 +112,19 @@ class Hindsight:
             f"on {self.rows:,} labelled target rows that chose nothing."
         )
 
-    def _shown(self, value: Interval) -> str:
-        name = "" if self.metric == "accuracy" else f"{metric_title(self.metric)} "
-        return f"{name}{format_metric(self.metric, value.value)} (95 % CI {format_interval(self.metric, value)})"
+    def _shown(self, value: Interval, metric: str = "") -> str:
+        metric = metric or self.metric
+        name = "" if metric == "accuracy" else f"{metric_title(metric)} "
+        return f"{name}{format_metric(metric, value.value)} (95 % CI {format_interval(metric, value)})"
 
     def __str__(self) -> str:
+        also = [
+            f"selected {self._shown(chosen, name)}, source only {self._shown(stays, name)}"
+            for name, (stays, chosen) in self.further.items()
+        ]
         lines = [
             self.sentence,
+            *([f"Also: {'; '.join(also)}."] if also else []),
             f"Oracle, unreachable without target labels: {self.oracle_name} {self._shown(self.oracle)}.",
         ]
         if self.unknown:
@@ -128,4 +144,8 @@ class Hindsight:
             "selected": self.selected.to_dict(),
             "oracle_unreachable": {"name": self.oracle_name, **self.oracle.to_dict()},
             "paired_test": None if self.test is None else self.test.to_dict(),
+            "further": {
+                name: {"source_only": stays.to_dict(), "selected": chosen.to_dict()}
+                for name, (stays, chosen) in self.further.items()
+            },
         }

@@ -121,6 +121,8 @@ def write_adaptation(found: Adaptation, folder: Path) -> None:
 
 
 def _answers(found: Adaptation) -> pd.DataFrame:
+    if found.values_m is not None:
+        return pd.DataFrame({"row": list(found.ids), "value": found.values_m})
     table: dict[str, Any] = {"row": list(found.ids), "class": list(found.predictions)}
     table |= {f"p({name})": found.probabilities_mk[:, place] for place, name in enumerate(found.classes)}
     return pd.DataFrame(table)

@@ -3,7 +3,8 @@
     open and embed both -> fit every candidate -> a rule chooses without target labels -> predictions for the target
     -> labels that came with the target, if any, are opened once: source only, selected, and the best in hindsight
 
-Classification. The best in hindsight is printed as what it is: nobody can reach it without target labels.
+Classes, or numbers (`value_adaptations`). The best in hindsight is printed as what it is: nobody can reach it without target
+labels.
 Shapes: n source rows, m target rows, d features, k classes.
 """
 
@@ -26,7 +27,14 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
 from headstart.data import Dataset
-from headstart.evaluation import Interval, bootstrap_interval, paired_test
+from headstart.evaluation import (
+    Interval,
+    bootstrap_interval,
+    format_interval,
+    format_metric,
+    metric_title,
+    paired_test,
+)
 from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.model import Model
@@ -38,11 +46,14 @@ from headstart.workflow.candidates_of_adapt import read_candidates, try_all
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.network_rivals import StagedTraining
 from headstart.workflow.rivals import Rival
+from headstart.workflow.value_adaptations import rule_for_values, try_values
+from headstart.workflow.value_truth import open_value_truth
 
 __all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
 
 DEFAULT_RULE = "circular-test"
 _LEAST_ROWS = 4
+DEFAULT_VALUE_RULE = "circular-validation"
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Adaptation:
     ids : tuple of str
         Names of the target rows.
     probabilities_mk : float64 array of shape (m, k)
-        Of the chosen candidate for the target rows.
+        Of the chosen candidate for the target rows; k is 0 where it predicts numbers.
     rivals : tuple of Rival
         Every candidate, carried through.
     rule : SelectionRule
@@ -81,6 +92,8 @@ class Adaptation:
         What all of it took.
     folder : Path, optional
         Where the model, predictions.csv, adapt.html and adapt.json were written.
+    values_m : float64 array of shape (m,), optional
+        Predicted numbers of the target rows, where the task is numbers.
     """
 
     selection: Selection
@@ -98,10 +111,13 @@ class Adaptation:
     command: str = ""
     cost: Cost | None = None
     folder: Path | None = None
+    values_m: NDArray[np.float64] | None = None
 
     @property
-    def predictions(self) -> tuple[str, ...]:
-        """Class name of each target row."""
+    def predictions(self) -> tuple[str, ...] | tuple[float, ...]:
+        """Class name of each target row, or its number."""
+        if self.values_m is not None:
+            return tuple(self.values_m.tolist())
         return tuple(self.classes[place] for place in self.probabilities_mk.argmax(axis=1))
 
     @property
@@ -112,7 +128,7 @@ class Adaptation:
     @property
     def task(self) -> Task:
         """What is answered; classes in the order of the probabilities' columns."""
-        return Task("classification", self.classes)
+        return Task("classification", self.classes) if self.values_m is None else Task("regression")
 
     @cached_property
     def model(self) -> Model:
@@ -126,27 +142,28 @@ class Adaptation:
         from headstart.workflow.tables import text_table
 
         selected = f"Selected: {self.selection.chosen}. {self.selection.reason}"
-        labelled = self.hindsight is not None
-        header = ["candidate", "score", "changes", "CPU s", *(["accuracy", "95 % interval"] if labelled else []), ""]
-        table = text_table(header, [self._cells(line, labelled) for line in self.lines])
+        figures: list[str] = []
+        if self.hindsight is not None:
+            figures = [metric_title(self.hindsight.metric), "95 % interval", *map(metric_title, self.hindsight.further)]
+        changes = ["changes"] if self.values_m is None else []
+        header = ["candidate", "score", *changes, "CPU s", *figures, ""]
+        table = text_table(header, [self._cells(line) for line in self.lines])
         failed = [f"left out: {line.name}: {line.note}" for line in self.lines if line.score is None]
         after = [] if self.hindsight is None else ["", str(self.hindsight)]
         return "\n".join([selected, "", table, *failed, *after])
 
-    def _cells(self, line: AdaptedLine, labelled: bool) -> list[str]:
-        cells = [
-            line.name,
-            "" if line.score is None else f"{line.score:.4g}",
-            "" if line.changed is None else f"{100 * line.changed:.1f} %",
-            f"{line.cpu_seconds:.1f}",
-        ]
-        if labelled:
-            value = line.measured
-            cells += (
-                ["", ""]
-                if value is None
-                else [f"{100 * value.value:.1f} %", f"{100 * value.low:.1f} to {100 * value.high:.1f}"]
-            )
+    def _cells(self, line: AdaptedLine) -> list[str]:
+        cells = [line.name, "" if line.score is None else f"{line.score:.4g}"]
+        if self.values_m is None:
+            cells.append("" if line.changed is None else f"{100 * line.changed:.1f} %")
+        cells.append(f"{line.cpu_seconds:.1f}")
+        if self.hindsight is not None:
+            metric, value = self.hindsight.metric, line.measured
+            cells += ["", ""] if value is None else [format_metric(metric, value.value), format_interval(metric, value)]
+            cells += [
+                format_metric(name, line.further[name].value) if name in line.further else ""
+                for name in self.hindsight.further
+            ]
         return [*cells, "selected" if line.name == self.selection.chosen else ""]
 
 
@@ -159,7 +176,7 @@ def adapt(
     methods: Sequence[str] = (),
     objectives: str | None = None,
     strategy: str | None = None,
-    rule: str | SelectionRule = DEFAULT_RULE,
+    rule: str | SelectionRule | None = None,
     backbones: Sequence[str | Path | Backbone] = (),
     runtime: str = "auto",
     seed: int = 0,
@@ -187,8 +204,8 @@ def adapt(
         Which stages of the base model networks train, ``"last-stages:1"`` or ``"full"``; the base model stays frozen and
         networks train on its features when left out. With it, names stand for networks, and the same stages trained on the
         source alone compete too.
-    rule : str or SelectionRule
-        How to choose, by its name in the catalog.
+    rule : str or SelectionRule, optional
+        How to choose, by its name in the catalog; the default for classes or for numbers when left out.
     backbones, runtime, store
         The base model that embeds both domains, as for `rank`.
     seed : int
@@ -212,7 +229,7 @@ def adapt(
     progress = progress or Progress()
     wall_started, cpu_started = time.perf_counter(), time.process_time()
     folder = None if out is None else check_folder(Path(out))
-    judge = resolve(rule, "rule")() if isinstance(rule, str) else rule
+    judge = _judge(rule, DEFAULT_RULE)
     plan = read_candidates(methods, objectives, strategy)
     two = open_two_domains(
         "adapt",
@@ -227,9 +244,19 @@ def adapt(
         store=store,
         progress=progress,
     )
-    codes, classes = _classes(two)
-    training = StagedTraining(strategy or "", seed, store, None if folder is None else folder / "checkpoint")
-    rivals = try_all(plan, two, codes, classes, training, needs=judge.wants, seed=seed, progress=progress)
+    is_numbers = two.source.task is not None and two.source.task.kind == "regression"
+    if is_numbers:
+        judge = rule_for_values(_judge(rule, DEFAULT_VALUE_RULE))
+        if objectives or strategy:
+            raise ConfigError(
+                "adapt: networks answer for classes; leave out objectives and strategy where labels are numbers."
+            )
+        classes: tuple[str, ...] = ()
+        rivals = try_values(two, methods, needs=judge.wants, seed=seed, progress=progress)
+    else:
+        codes, classes = _classes(two)
+        training = StagedTraining(strategy or "", seed, store, None if folder is None else folder / "checkpoint")
+        rivals = try_all(plan, two, codes, classes, training, needs=judge.wants, seed=seed, progress=progress)
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     progress.say(
@@ -237,13 +264,20 @@ def adapt(
     )
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)
     assert chosen.fitted is not None
-    hindsight, accuracies, truth = _open_truth(two, rivals, selection, classes, seed)
+    hindsight: Hindsight | None
+    measured: dict[str, dict[str, Interval]]
+    if is_numbers:
+        hindsight, measured, truth = open_value_truth(two, rivals, selection, seed)
+    else:
+        hindsight, accuracies, truth = _open_truth(two, rivals, selection, classes, seed)
+        measured = {name: {"accuracy": value} for name, value in accuracies.items()}
+    answers = chosen.fitted.target_scores
     found = Adaptation(
         selection,
-        tuple(_line(rival, rivals[0], selection, accuracies.get(rival.name)) for rival in rivals),
+        tuple(_line(rival, rivals[0], selection, measured.get(rival.name, {})) for rival in rivals),
         classes,
         tuple(two.target.ids),
-        chosen.fitted.target_scores,
+        np.zeros((len(answers), 0)) if is_numbers else answers,
         tuple(rivals),
         judge,
         two,
@@ -258,10 +292,18 @@ def adapt(
             sum(item.from_cache for item in two.features),
         ),
         folder,
+        answers if is_numbers else None,
     )
     if folder is not None:
         write_adaptation(found, folder)
     return found
+
+
+def _judge(rule: str | SelectionRule | None, default: str) -> SelectionRule:
+    if rule is None or isinstance(rule, str):
+        judge: SelectionRule = resolve(rule or default, "rule")()
+        return judge
+    return rule
 
 
 def _classes(two: TwoDomains) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -270,8 +312,8 @@ def _classes(two: TwoDomains) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     assert task is not None and targets is not None
     if task.kind != "classification":
         raise ConfigError(
-            f"adapt: the source's labels make a {task.kind} task; choosing without target labels is for classes. Use the "
-            "estimators of headstart.alignment (AdaptedRegressor) for numbers."
+            f"adapt: the source's labels make a {task.kind} task; choosing without target labels is for one class or one number "
+            "a row. Give one label column."
         )
     present, codes = np.unique(targets, return_inverse=True)
     if len(present) < 2:
@@ -286,14 +328,20 @@ def _classes(two: TwoDomains) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     return np.asarray(codes, dtype=np.int64), tuple(task.classes[int(place)] for place in present)
 
 
-def _line(rival: Rival, first: Rival, selection: Selection, accuracy: Interval | None) -> AdaptedLine:
+def _line(rival: Rival, first: Rival, selection: Selection, measured: dict[str, Interval]) -> AdaptedLine:
     score = selection.scores[rival.name]
     changed = None
-    if rival.fitted is not None and first.fitted is not None:
+    if rival.fitted is not None and first.fitted is not None and first.fitted.target_scores.ndim == 2:
         answers = (item.target_scores.argmax(axis=1) for item in (rival.fitted, first.fitted))
         changed = float(np.mean(next(answers) != next(answers)))
     return AdaptedLine(
-        rival.name, score.value if score.is_judged else None, score.reason, changed, rival.cpu_seconds, accuracy
+        rival.name,
+        score.value if score.is_judged else None,
+        score.reason,
+        changed,
+        rival.cpu_seconds,
+        next(iter(measured.values()), None),
+        dict(list(measured.items())[1:]),
     )
 
 
@@ -335,7 +383,7 @@ def _command(
     methods: Sequence[str],
     objectives: str | None,
     strategy: str | None,
-    rule: str | SelectionRule,
+    rule: str | SelectionRule | None,
     backbones: Sequence[str | Path | Backbone],
     columns: dict[str, str | None],
     seed: int,
@@ -346,7 +394,7 @@ def _command(
         "method": ",".join(methods),
         "objectives": objectives,
         "strategy": strategy,
-        "rule": "" if rule == DEFAULT_RULE else str(getattr(rule, "name", rule)),
+        "rule": "" if rule is None else str(getattr(rule, "name", rule)),
         "backbone": ",".join(str(getattr(item, "name", item)) for item in backbones),
         **columns,
         "seed": str(seed or ""),

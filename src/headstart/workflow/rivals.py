@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headstart.alignment import FeatureAligner
 from headstart.core.tasks import Task
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
+from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
 from headstart.model import Model
 from headstart.model.adapted_head import AdaptedHead
 from headstart.model.novelty import NoveltyScorer
@@ -134,7 +134,7 @@ class Rival:
         As in the catalog, or "do not adapt".
     fitted : FittedCandidate, optional
         What it became on all source and target rows; None where it failed.
-    evidence : CandidateEvidence or FailedCandidate
+    evidence : CandidateEvidence, ValueEvidence or FailedCandidate
         What a selection rule may see.
     cpu_seconds : float
         What fitting, and gathering the evidence, took.
@@ -142,7 +142,7 @@ class Rival:
 
     name: str
     fitted: FittedCandidate | None
-    evidence: CandidateEvidence | FailedCandidate
+    evidence: CandidateEvidence | ValueEvidence | FailedCandidate
     cpu_seconds: float
 
 

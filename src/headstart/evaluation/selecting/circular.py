@@ -21,7 +21,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.evaluation.selecting.evidence import CandidateEvidence
-from headstart.evaluation.selecting.rule import CandidateRule, RuleFacts
+from headstart.evaluation.selecting.rule import CandidateRule, RuleFacts, SelectionRule
 
 __all__ = ["CircularValidation"]
 
@@ -58,6 +58,12 @@ class CircularValidation(CandidateRule):
 
     def __init__(self, balanced: bool = False) -> None:
         self.balanced = balanced
+
+    def for_values(self) -> SelectionRule:
+        """Return circular validation by R2."""
+        from headstart.evaluation.selecting.values import ValueCircularValidation
+
+        return ValueCircularValidation()
 
     def score(self, evidence: CandidateEvidence) -> float:
         """Return the share of labels that come back; a single predicted class returns nothing but itself."""

@@ -120,6 +120,10 @@ class SelectionRule(ABC):
         del candidates
         return ()
 
+    def for_values(self) -> SelectionRule | None:
+        """Return what judges candidates that predict numbers in this rule's place; None where there is no such thing."""
+        return None
+
     @abstractmethod
     def scores(self, candidates: Candidates) -> dict[str, Score]:
         """Return a score for each candidate, in the order they came.

@@ -27,7 +27,7 @@ from headstart.core.errors import DataError, HeadstartError
 from headstart.core.seeds import derive_seed
 from headstart.evaluation.selecting.evidence import CandidateEvidence
 from headstart.evaluation.selecting.row_order import canonical_order
-from headstart.evaluation.selecting.rule import CandidateRule, Candidates, RuleFacts, Score, check_choice
+from headstart.evaluation.selecting.rule import CandidateRule, Candidates, RuleFacts, Score, SelectionRule, check_choice
 
 __all__ = ["DeepEmbeddedValidation", "ImportanceWeighted", "SourceAccuracy", "control_variate_risk", "density_ratio"]
 
@@ -59,6 +59,12 @@ class SourceAccuracy(CandidateRule):
         fails_when="the domains differ: it never looks at the target, so nothing that adapting changes there counts",
     )
     needs = (_SOURCE,)
+
+    def for_values(self) -> SelectionRule:
+        """Return R2 on held-out source rows."""
+        from headstart.evaluation.selecting.values import SourceError
+
+        return SourceError()
 
     def score(self, evidence: CandidateEvidence) -> float:
         """Return the share of source rows whose likeliest class is right."""
@@ -96,6 +102,12 @@ class ImportanceWeighted(CandidateRule):
     def __init__(self, loss: Loss = "zero_one", random_state: int = 0) -> None:
         self.loss: Loss = check_choice(self.name, "loss", loss, ("zero_one", "log"))  # type: ignore[assignment]
         self.random_state = random_state
+
+    def for_values(self) -> SelectionRule:
+        """Return the weighted squared error."""
+        from headstart.evaluation.selecting.values import ValueImportanceWeighted
+
+        return ValueImportanceWeighted(self.random_state)
 
     def scores(self, candidates: Candidates) -> dict[str, Score]:
         """Return each candidate's score; the ratio over rows that candidates share is estimated once."""
@@ -156,6 +168,12 @@ class DeepEmbeddedValidation(CandidateRule):
     def __init__(self, loss: Loss = "zero_one", random_state: int = 0) -> None:
         self.loss: Loss = check_choice(self.name, "loss", loss, ("zero_one", "log"))  # type: ignore[assignment]
         self.random_state = random_state
+
+    def for_values(self) -> SelectionRule:
+        """Return DEV of the squared error."""
+        from headstart.evaluation.selecting.values import ValueDeepEmbeddedValidation
+
+        return ValueDeepEmbeddedValidation(self.random_state)
 
     def score(self, evidence: CandidateEvidence) -> float:
         """Return minus the estimated target risk."""
