@@ -4,8 +4,8 @@
 
 R2 on all target rows, ridge regression (penalty by the source's own rows) behind every aligner. Gains are against "do not adapt",
 in points of R2 clipped at -1, since a runaway candidate would outweigh the rest. A rule's gain is that of its choice among the
-candidates named; its margin is what a candidate must score more than "do not adapt". At most 600 rows a domain, one draw.
-Pairs: heart rate and age across 4 hospitals; quality and alcohol of red and white wines; oil temperature of two transformers and
+candidates named; its margin is what a candidate must score more than "do not adapt". At most 300 rows a domain, one draw.
+Pairs: highest heart rate across 4 hospitals; quality and alcohol of red and white wines; oil temperature of two transformers and
 of summer and winter; solubility, hydration energy and lipophilicity of new scaffolds; weekly hours of women and men.
 Needs the shared data (HEADSTART_SHARED). One thread.
 """
@@ -40,13 +40,13 @@ from record import ROOT, store_result
 
 DATA = Path(os.environ.get("HEADSTART_SHARED", ROOT.parent / "shared")) / "data"
 RESULTS = ROOT / "benchmarks" / "results" / "adaptation_of_numbers.json"
-MOST_ROWS = 600
+MOST_ROWS = 300
 MARGINS = (0.0, 0.02, 0.05, 0.1, 0.2)
 Pair = tuple[str, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def some(table: pd.DataFrame, label: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return features and numbers of at most 600 rows."""
+    """Return features and numbers of at most 300 rows."""
     table = table.dropna(subset=[label])
     rows = np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_ROWS])
     table = table.iloc[rows]
@@ -64,8 +64,7 @@ def pairs() -> Iterator[Pair]:
     heart = pd.read_csv(DATA / "tab_heart4" / "heart4.csv").drop(columns=["num", "ca", "thal", "chol", "slope", "fbs"])
     hospitals = {str(name): part.drop(columns="hospital") for name, part in heart.groupby("hospital")}
     hospitals = {name: part.fillna(part.median()) for name, part in hospitals.items()}
-    for label in ("thalach", "age"):
-        yield from both_ways(f"heart {label}", hospitals, label)
+    yield from both_ways("heart", hospitals, "thalach")
     wine = pd.read_parquet(DATA / "tab_wine_quality" / "wine_quality.parquet")
     colours = {str(name): part.drop(columns="color") for name, part in wine.groupby("color")}
     for label in ("quality", "alcohol"):

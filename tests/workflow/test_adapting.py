@@ -328,8 +328,8 @@ def test_what_will_not_do_is_refused() -> None:
         headstart.adapt(source, target, labels=labels, rule="luck", progress=quiet)
     with pytest.raises(ConfigError, match="Did you mean 'label'"):
         headstart.adapt(source, target, lable="kind", progress=quiet)
-    with pytest.raises(ConfigError, match="regression task"):
-        headstart.adapt(source, target, labels=list(source[:, 0]), progress=quiet)
+    with pytest.raises(ConfigError, match="multilabel task"):
+        headstart.adapt(source, target, labels=[("ant", "bee")] * len(source), progress=quiet)
     with pytest.raises(DataError, match="has no labels"):
         headstart.adapt(source, target, progress=quiet)
     with pytest.raises(DomainError, match="vector rows but target text rows"):
