@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import brentq
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from headstart.alignment import TrAdaBoost, TrAdaBoostR2
@@ -250,3 +250,32 @@ def test_weighted_median_by_hand() -> None:
 def test_r2_refuses_infinite_target_values() -> None:
     with pytest.raises(DomainError, match="infinity"):
         TrAdaBoostR2().fit([[0.0], [1.0]], [0.0, 1.0], [[0.0]], target_labels=[np.inf])
+
+
+def test_weights_and_medians_agree_with_the_adapt_package() -> None:
+    """Recorded from adapt 0.4.4, its functions `_get_beta` (search to 1e-3) and `_get_median_predict`, on these rows."""
+    rows = np.array([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [1.5], [3.5]])
+    values = np.array([0.0, 1.0, 9.0, 3.0, -4.0, 5.0, 1.4, 3.6])
+    recorded = {
+        1: [0.1072, 0.1453, 0.0167, 0.1791, 0.0169, 0.0974, 0.2187, 0.2187],
+        2: [0.0474, 0.106, 0.0003, 0.1841, 0.0004, 0.0368, 0.3125, 0.3125],
+    }
+    for stage, theirs in recorded.items():
+        ours = TrAdaBoostR2(Ridge(1.0))._lean(rows, values, np.full(8, 1 / 8), 6, stage / 4)
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+    class Says:
+        def __init__(self, answers: list[float]) -> None:
+            self.answers = np.array(answers)
+
+        def predict(self, rows: np.ndarray) -> np.ndarray:
+            return self.answers
+
+    said = [
+        [0.13, -0.13, 0.64, 0.1, -0.54],
+        [0.36, 1.3, 0.95, -0.7, -1.27],
+        [-0.62, 0.04, -2.33, -0.22, -1.25],
+        [-0.73, -0.54, -0.32, 0.41, 1.04],
+    ]
+    median = weighted_median([Says(one) for one in said], np.array([0.7, 0.9, 0.5, 0.4]), np.zeros((5, 1)))
+    np.testing.assert_array_equal(median, [0.13, 0.04, 0.64, -0.22, -1.25])

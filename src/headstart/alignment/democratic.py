@@ -8,9 +8,11 @@
     until nobody takes anything.  Answer: each class scores (g + 1/2) / (g + 1) times the mean w of the g learners that choose it,
     learners with w <= 1/2 left out
 
-Source: Zhou & Goldman, "Democratic co-learning", ICTAI 2004. Two readings of ours, beside the mean of l over all
-learners in e', none checked against the authors' code: the class is the
-one with most votes (a tie: with most weight), and q counts |L| with repetition, since a row may be offered again.
+Source: Zhou & Goldman, "Democratic co-learning", ICTAI 2004. The vote, q, q' and e' were compared with the program of
+KemalTy/DemocraticCoLearning (by its words a changed one: it takes every offer, and means of confidences for intervals of
+accuracy); the authors' own is not public. Two readings of ours, beside the mean of l over all learners in e': the class is the
+one with most votes (a tie: with most weight; the program passes over rows without a strict majority), and q counts |L| with
+repetition, since a row may be offered again.
 Use it when there are no natural views but learners of different kinds; the source is the labelled set.
 It ignores that accuracy on the source is not accuracy on the target: e' is too small under shift, and too many rows
 are taken.

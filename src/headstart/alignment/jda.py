@@ -5,7 +5,8 @@
 
 Sources: Long, Wang, Ding, Sun & Yu, "Transfer feature learning with joint distribution adaptation", ICCV 2013; Wang, Chen, Hao,
 Feng & Shen, "Balanced distribution adaptation for transfer learning", ICDM 2017 (balance b; weighted: means of a class times the
-root of its share in the domain). M is scaled to Frobenius norm 1, as in the authors' programs (from memory).
+root of its share in the domain). M is scaled to Frobenius norm 1, as in the programs that go round (checked: JDA.m and MyTJM.m of
+jindongwang/transferlearning). Those count M_0 as many times as there are classes, which no paper writes, and nor do we.
 A round trains the base classifier on projected source rows, labels the target, and solves again; it ends when no label changes.
 Use them when classes move apart from each other; they help when first pseudo-labels are mostly right and hurt when not.
 They ignore how sure a pseudo-label is.

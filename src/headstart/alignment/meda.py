@@ -7,8 +7,11 @@
 
 Source: Wang, Feng, Chen, Yu, Huang & Yu, "Visual domain adaptation with manifold embedded distribution alignment", ACM
 Multimedia 2018 (arXiv:1807.07258). A = 1 on labelled source rows, Y their classes in columns; Lap is the normalised
-Laplacian of nearest neighbours by cosine; M is scaled to Frobenius norm 1, as in the authors' program (from memory). The
-domain classifier is a least-squares one with leave-one-out answers, where the paper trains a support vector machine.
+Laplacian of nearest neighbours by cosine; M is scaled to Frobenius norm 1. Read beside the authors' program (MEDA.m of
+jindongwang/transferlearning), which scales M so and departs from the paper in three places: it counts M_0 once for each
+class, mu takes the mean of d_c for their sum, and d_c compares each class with target rows of the first. Here all three
+are the paper's. The domain classifier is a least-squares one with leave-one-out answers, where the paper trains a support
+vector machine.
 Use it when source and target share their classes and first pseudo-labels are mostly right.
 It ignores class proportions, and keeps all rows: (n + m)^2 numbers. A round changes M by a few columns, so the part that costs
 (n + m)^3 is done once.

@@ -3,7 +3,7 @@
     max_A tr(A' R'HR A)   with   A' (I + R'E E'R) A  diagonal        R: rows as seen (n + m, p),  H = I - 11'/(n + m)
 
 The columns of E hold the means to be brought together: +1/n_S on rows of the source, -1/n_T on rows of the target, for all rows
-(marginal) or for those of one class (conditional), scaled so that |E E'|_F = 1 (as in the authors' programs, from memory).
+(marginal) or for those of one class (conditional), scaled so that |E E'|_F = 1 (as in the programs; checked, see `jda`).
 
     primal  R = X / sqrt(l)                  A acts on features (Long et al. 2013)
     linear  R = X (X' D^-1 X)^1/2            A acts on rows; the same as K = X X' with penalty D, but d x d (see below)

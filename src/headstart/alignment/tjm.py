@@ -6,7 +6,7 @@
 Source: Long, Wang, Ding, Sun & Yu, "Transfer joint matching for unsupervised domain adaptation", CVPR 2014. G is the
 subgradient of the (2,1)-norm of the source rows' coefficients: rows that help little lose their coefficients.
 Use it when part of the source is irrelevant to the target. It ignores labels.
-M is scaled to Frobenius norm 1, as in the authors' programs (from memory).
+M is scaled to Frobenius norm 1 as in MyTJM.m of jindongwang/transferlearning (checked), where G_ii = 1 / |a_i|, without the half.
 Shapes: n source rows, m target rows, d features.
 """
 

@@ -9,7 +9,8 @@ Classification, N rounds, rows of both domains together, all weights 1 at first;
 Source: Dai, Yang, Xue & Yu, "Boosting for transfer learning", ICML 2007, for two classes. More classes as
 SAMME does it
 (Zhu, Zou, Rosset & Hastie 2009): the term ln(k - 1), which is 0 for two classes, makes chance the point where a_t is 0. Where the
-paper asks for e_t below chance, a worse round has no vote and leaves the target's weights; e_t = 0 counts as half a row.
+paper asks for e_t below chance, a worse round has no vote and leaves the target's weights; e_t = 0 counts as half a row. Read
+beside the adapt package 0.4.4, which counts errors by probabilities and takes e / (2 - e) for the paper's e / (1 - e).
 Use it when some source rows are right for the target and others are wrong, and you have a few labelled target rows.
 It ignores unlabelled target rows; with a handful of labels all source weight may drain away within the rounds.
 Shapes: n source rows, l labelled target rows, d features, k classes.
@@ -120,10 +121,12 @@ class TrAdaBoostR2(FewLabelsRegressor):
     AdaBoost.R2 (Drucker 1997, linear loss) with the source's weights left as they are, so that the target's keep
     their sum.
 
-    Source: Pardoe & Stone, "Boosting for regression transfer", ICML 2010. How AdaBoost.R2' scales its weights is our
-    reading, not checked against the authors' code. Use it when the
-    source's values are off for part of its rows and you have some target values (ten or more: they are
-    cross-validated). With one target value the first stage (equal rows) is taken. It ignores unlabelled target rows.
+    Source: Pardoe & Stone, "Boosting for regression transfer", ICML 2010. Compared with the adapt package 0.4.4: the
+    source's weights after a stage, the scaling of the target's in AdaBoost.R2' and the weighted median are the same. It
+    differs where it leaves the paper: it begins the shares at stage 0, so that its first stage changes nothing, reweighs
+    by the boosted regressor instead of one learner, chooses the stage by one learner instead of the boosted regressor,
+    and takes e / (2 - e) for e / (1 - e). Use it when the source's values are off for part of its rows and you have some
+    target values (ten or more: they are cross-validated). With one target value the first stage (equal rows) is taken. It ignores unlabelled target rows.
     After ``fit``: ``stage_errors_`` (mean squared, held out), ``source_share_`` (the source's part of the weight in
     the stage taken), ``estimators_``, ``votes_``.
 
