@@ -126,7 +126,8 @@ class TrAdaBoostR2(FewLabelsRegressor):
     differs where it leaves the paper: it begins the shares at stage 0, so that its first stage changes nothing, reweighs
     by the boosted regressor instead of one learner, chooses the stage by one learner instead of the boosted regressor,
     and takes e / (2 - e) for e / (1 - e). Use it when the source's values are off for part of its rows and you have some
-    target values (ten or more: they are cross-validated). With one target value the first stage (equal rows) is taken. It ignores unlabelled target rows.
+    target values (ten or more: they are cross-validated). With one target value the first stage (equal rows) is taken.
+    It ignores unlabelled target rows.
     After ``fit``: ``stage_errors_`` (mean squared, held out), ``source_share_`` (the source's part of the weight in
     the stage taken), ``estimators_``, ``votes_``.
 
