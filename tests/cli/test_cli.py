@@ -146,6 +146,23 @@ def test_the_whole_way_from_a_table_to_predictions(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.golden
+def test_numbers_are_adapted_from_the_command_line(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for name, centre in (("near", 0.0), ("far", 1.2)):
+        rows = draws.normal(centre, 0.7, size=(80, 1))
+        lines = [f"{row},{np.sinc(row):.4f}" for row in rows[:, 0]]
+        (tmp_path / f"{name}.csv").write_text("a,y\n" + "\n".join(lines) + "\n")
+    files = [str(tmp_path / f"{name}.csv") for name in ("near", "far")]
+    options = ["--label", "y", "--task", "regression", "--method", "ulsif"]
+    done = _run("adapt", *files, *options, "--rule", "importance-weighted", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "RMSE" in done.stdout and "Oracle, unreachable" in done.stdout
+    assert (tmp_path / "out" / "predictions.csv").read_text().startswith("row,value")
+    refused = _run("adapt", *files, *options, "--rule", "entropy")
+    assert refused.returncode == 2 and "choose --rule from" in refused.stderr
+
+
+@pytest.mark.golden
 def test_gap_and_adapt_from_the_command_line(tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     labels = draws.integers(0, 2, size=160)
