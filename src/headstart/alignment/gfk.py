@@ -7,8 +7,9 @@
     c = sin(2 theta_i) / (2 theta_i),   s = (1 - cos(2 theta_i)) / (2 theta_i)
 
 Source: Gong, Shi, Sha & Grauman, "Geodesic flow kernel for unsupervised domain adaptation", CVPR 2012 (the closed form of G,
-there without the factor 1/2, and the subspace disagreement measure). With G = L L', rows become x' = L'(x - mean): inner
-products and distances are G's, in 2 r dimensions, and no d x d matrix or orthogonal complement is formed.
+there without the factor 1/2, and the subspace disagreement measure); compared line by line with the authors' closed form in
+GFK.m of jindongwang/transferlearning, which has the factor. With G = L L', rows become x' = L'(x - mean): inner products and
+distances are G's, in 2 r dimensions, and no d x d matrix or orthogonal complement is formed.
 Use it for small gaps between low-dimensional subspaces. It ignores variances along the axes, and labels.
 Shapes: n source rows, m target rows, d features, r components.
 """

@@ -7,6 +7,10 @@ Source: Wang & Breckon, "Unsupervised domain adaptation via structured predictio
 (arXiv:1911.07982). X holds the source rows and, in round t of T, for each class the share t / T of target rows answered with the
 highest p. Clusters are k-means of the projected target, begun at the source's class means (prototypes) and matched to classes one
 to one. Features are reduced to principal components and rows have length 1, before and, centred, after projection.
+Read beside the authors' program (DA_LPP_SP.m of hellowangqian/domain-adaptation-capls): the projection's problem, the two
+answers, their maximum and the shares of rows are the same. It differs in three details: it gives clusters length 1 as well,
+leaves the directions at the length that makes P' (X (D - W) X' + e I) P the identity, and keeps k-means' own numbering for the
+matching. On Office-Caltech-10 (SURF) the first two together answer 51.1 % where this class answers 49.7.
 Use it where classes form groups in the target; unlike JDA and MEDA it trusts only its surest labels, more of them each round.
 It ignores class proportions, and nothing in it brings the domains' means together: standardise each domain first where they
 differ in offset or gain. Costs grow with n + m, not with their square.

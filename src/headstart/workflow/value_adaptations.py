@@ -63,6 +63,8 @@ def base_regressor(source_nd: Array, values_n: Array) -> Ridge:
 def default_value_candidates(num_rows: int) -> tuple[str, ...]:
     """Return the aligners that compete for numbers when nobody names any, by the number of rows of both domains together.
 
+    Their mean gains on the 24 pairs of docs/benchmarks.md are between -1.4 and +3.4 points of R2.
+
     Examples
     --------
     >>> "tca" in default_value_candidates(1_000), "tca" in default_value_candidates(100_000)
