@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -201,6 +202,29 @@ def test_bad_input_is_refused_in_words(estimator: Any) -> None:
         clone(estimator).fit(source, labels, sample_domain=np.ones(60, dtype=int))
     with pytest.raises(DomainError, match="not both"):
         clone(estimator).fit(source, labels, target, sample_domain=np.ones(60, dtype=int))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=NAMES)
+def test_sparse_rows_and_one_class_are_taken_or_refused_in_words(estimator: Any) -> None:
+    source, labels, target, _ = two_domains(type(estimator))
+    thin = sparse.csr_matrix(source), labels, sparse.csr_matrix(target)
+    if estimator.accepts_sparse:
+        fit_apart(estimator, *thin)
+    else:
+        with pytest.raises(TypeError, match=f"{type(estimator).__name__}: sparse input is not supported"):
+            fit_apart(estimator, *thin)
+    if isinstance(estimator, DomainClassifier):
+        with pytest.raises(DomainError, match="needs at least two classes; it has one class, 'bee'"):
+            fit_apart(estimator, source, np.full(len(source), "bee"), target)
+
+
+@pytest.mark.parametrize("estimator", [item for item in ESTIMATORS if isinstance(item, Reweighter)], ids=repr)
+def test_identical_domains_are_weighted_alike(estimator: Any) -> None:
+    """Estimated ratios are smooth, so that rows at the rim may weigh a little less; nothing comes near to choosing rows."""
+    source, labels, _, _ = two_domains(type(estimator))
+    fitted = fit_apart(estimator, source, labels, source.copy())
+    assert fitted.weights_.min() > 0.8 and fitted.weights_.max() < 1.2
+    assert fitted.effective_sample_size_ > 0.98 * len(source)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=NAMES)

@@ -349,7 +349,7 @@ class DomainClassifier(ClassifierMixin, Aligner):  # type: ignore[misc]
         self.classes_, codes = np.unique(domains.source_labels_n, return_inverse=True)
         if len(self.classes_) < 2:
             raise DomainError(
-                f"{type(self).__name__}: the source needs at least two classes; it has one class, {self.classes_[0]!r}."
+                f"{type(self).__name__}: the source needs at least two classes; it has one class, {self.classes_.tolist()[0]!r}."
             )
         self._learn(domains, np.asarray(codes, dtype=np.int64))
         return self
