@@ -19,6 +19,7 @@ import headstart
 from headstart.core.errors import ConfigError, ModelError
 from headstart.core.progress import Progress
 from headstart.workflow import evaluate, predict
+from headstart.workflow.adaptation_folder import check_folder
 from headstart.workflow.adaptations import NO_ADAPTATION
 
 QUIET = Progress(quiet=True)
@@ -168,6 +169,11 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a file"):
         headstart.adapt(source, target, label="kind", out=source, progress=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["held_out.csv", "source.csv", "target.csv"]
+
+
+def test_a_folder_that_holds_a_stopped_training_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "out" / "checkpoint").mkdir(parents=True)
+    assert check_folder(tmp_path / "out") == tmp_path / "out"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")

@@ -7,6 +7,7 @@ User errors are one or two lines on standard error and exit status 2, never a tr
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -376,7 +377,7 @@ def adapt(
     if found.folder is not None:
         print(f"Predictions: {found.folder / 'predictions.csv'}")
         print(f"Page: {found.folder / 'adapt.html'}")
-        print(f"Model: headstart predict {found.folder} NEW_ROWS --out answers.csv")
+        print(f"Model: headstart predict {shlex.quote(str(found.folder))} NEW_ROWS --out answers.csv")
 
 
 @app.command()

@@ -6,6 +6,7 @@ Shapes: n source rows drawn, m target rows drawn.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +186,7 @@ def render_adapt(data: AdaptData) -> str:
         "shifts": _shifts(data),
         "cards": tables.cards(data.examples, data.task),
         "largest": _CLASSES_SHOWN,
+        "typed": shlex.quote(data.folder),
     }
     return clean_text(page_environment().get_template("adapt.html").render(view))
 
