@@ -62,7 +62,8 @@ def test_cats_and_dogs_adapted(
     found, breeds = example("cats_and_dogs_adapted").main(
         [
             *(str(shared_data / "cats_vs_dogs"), str(tmp_path / "pets.csv"), "--rows", "16", "--test-rows", "16"),
-            *("--objectives", "ce + coral", "--scratch-seconds", "2", "--out", str(tmp_path / "out")),
+            *("--objectives", "ce + coral", "--scratch-seconds", "2", "--strategy", "head-only"),
+            *("--out", str(tmp_path / "out")),
         ]
     )
     assert [line.name for line in found[0].lines] == ["do not adapt", "source-only", "ce + coral"]

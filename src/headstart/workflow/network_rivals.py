@@ -231,6 +231,7 @@ def _evidence(
     if "target_rows_md" in needs or "refit" in needs:
         given["target_rows_md"] = two.target_md
     if "refit" in needs and kept is not None:
+        given["source_training_labels_n"] = codes_n[others]
         given["refit"] = _OtherWay(name, recipe, two, source, replace(training, checkpoint=None))
     return CandidateEvidence(**given)
 
@@ -276,7 +277,15 @@ class _Answers:
     model: Model
     present: Array
 
+    @property
+    def classes_(self) -> Array:
+        """Class numbers in the order of the columns of `predict_proba`."""
+        return self.present
+
+    def predict_proba(self, rows: Array) -> Array:
+        """Return probabilities of the classes it learnt."""
+        return self.model.predict(self.way.rows(rows).unlabelled(), store=False, runtime="torch-fp32").scores
+
     def predict(self, rows: Array) -> Array:
         """Return class numbers."""
-        scores = self.model.predict(self.way.rows(rows).unlabelled(), store=False, runtime="torch-fp32").scores
-        return np.asarray(self.present[scores.argmax(axis=1)])
+        return np.asarray(self.present[self.predict_proba(rows).argmax(axis=1)])
