@@ -1,6 +1,10 @@
 """Fine-tuning against the solved head and from scratch on real data, over seeds: does it beat what it starts from?
 
     python benchmarks/fine_tuning.py [--only pets_breeds,trec] [--seeds 3] [--strategy auto] [--scratch-seconds 60]
+                                     [--no-refit] [--keep FOLDER] [--first-seed 0]
+
+With ``--keep`` the answers of every seed are kept in a folder, and a seed that is there is read and not run: a long run can be
+broken off, or shared by processes. ``--no-refit`` judges the network that learnt without the rows set aside, which costs half.
 
 Needs the shared data (HEADSTART_SHARED, default ../shared). Each seed draws its own split where the data has no test part, its
 own folds, order of rows and starting weights. All three methods learn from the same training rows and answer the same test rows;
@@ -12,8 +16,12 @@ time as fine-tuning took, at most ``--scratch-seconds``.
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +112,9 @@ def compare(data: Dataset, backbone: Backbone, seed: int, arguments: argparse.Na
     tally.add(
         "solved", _right(solved.predict(test.unlabelled(), progress=quiet).scores, test), time.process_time() - started
     )
-    tuned = FineTuning(strategy=arguments.strategy, seed=seed).fit(training, backbone, progress=Progress())
+    tuned = FineTuning(strategy=arguments.strategy, refit=arguments.refit, seed=seed).fit(
+        training, backbone, progress=Progress()
+    )
     answers = tuned.model.predict(test.unlabelled(), store=False, progress=quiet)
     tally.add("fine-tuned", _right(answers.scores, test), tuned.cpu_seconds)
     if arguments.scratch_seconds > 0:
@@ -112,6 +122,32 @@ def compare(data: Dataset, backbone: Backbone, seed: int, arguments: argparse.Na
         scratch = FromScratch(cpu_seconds=seconds, seed=seed).fit(training, backbone, progress=Progress())
         tally.add("scratch", _right(scratch.predict(test.unlabelled(), progress=quiet), test), seconds)
     return tuned.plan_reason
+
+
+def _kept(key: str, seed: int, arguments: argparse.Namespace, tally: Tally, run: Callable[[Tally], str]) -> str:
+    """Add one seed to the tally: from the folder where it is kept, by running it otherwise."""
+    name = re.sub(r"\W+", "_", f"{key} {seed} {arguments.refit}")
+    file = None if arguments.keep is None else arguments.keep / f"{name}.npz"
+    if file is None or not file.is_file():
+        alone = Tally()
+        reason = run(alone)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            about = json.dumps({"reason": reason, "cpu_seconds": alone.cpu_seconds})
+            right = {f"right {method}": parts[0] for method, parts in alone.right.items()}
+            np.savez(file, rows=alone.rows[0], about=np.array(about), **right)  # type: ignore[arg-type]
+    else:
+        alone = Tally()
+        with np.load(file) as known:
+            about = json.loads(str(known["about"]))
+            reason, alone.cpu_seconds = about["reason"], about["cpu_seconds"]
+            alone.rows = [known["rows"]]
+            alone.right = {part.removeprefix("right "): [known[part]] for part in known if part.startswith("right ")}
+    tally.rows += alone.rows
+    for method, parts in alone.right.items():
+        tally.right.setdefault(method, []).extend(parts)
+        tally.cpu_seconds.setdefault(method, []).extend(alone.cpu_seconds[method])
+    return str(reason)
 
 
 def _right(scores_nk: NDArray[Any], rows: Dataset) -> NDArray[np.bool_]:
@@ -127,10 +163,13 @@ def measure(name: str, arguments: argparse.Namespace) -> None:
     backbone, tally = open_backbone(default), Tally()
     about = {"backbone": default, "strategy": arguments.strategy, "rows": len(data)}
     key = name if arguments.strategy == "auto" else f"{name} ({arguments.strategy})"
-    for seed in range(arguments.seeds):
-        reason = compare(data, backbone, seed, arguments, tally)
+    about["refit"] = arguments.refit
+    for count, seed in enumerate(range(arguments.first_seed, arguments.first_seed + arguments.seeds)):
+        reason = _kept(
+            key, seed, arguments, tally, lambda one, seed=seed: compare(data, backbone, seed, arguments, one)
+        )
         figures = tally.figures()
-        store_result(RESULTS, key, {**about, "reason": reason, "seeds": seed + 1, **figures})
+        store_result(RESULTS, key, {**about, "reason": reason, "seeds": count + 1, **figures})
     for method, value in figures["accuracy"].items():
         shown = " ".join(f"{100 * part:.1f}" for part in figures["by_seed"][method])
         seconds = np.mean(figures["cpu_seconds"][method])
@@ -152,6 +191,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategy", default="auto")
     parser.add_argument("--scratch-seconds", type=float, default=60)
+    parser.add_argument("--refit", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--first-seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in [name for name in arguments.only.split(",") if name] or list(CHOSEN):

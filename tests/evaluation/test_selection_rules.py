@@ -24,6 +24,7 @@ from headstart.evaluation.selecting.row_order import canonical_order
 from headstart.evaluation.selecting.rule import rank_shares
 from headstart.evaluation.selecting.source_risk import control_variate_risk
 from headstart.evaluation.selecting.structure import effective_rank, soft_neighbourhood_density
+from headstart.evaluation.selecting.values import ValueRule
 from headstart.evaluation.selection import (
     BatchNuclearNorm,
     CandidateEvidence,
@@ -49,7 +50,10 @@ from headstart.evaluation.selection import (
 RULES: tuple[type[SelectionRule], ...] = tuple(
     rule
     for rule in (getattr(selection, name) for name in selection.__all__)
-    if isinstance(rule, type) and issubclass(rule, SelectionRule) and not rule.__abstractmethods__
+    if isinstance(rule, type)
+    and issubclass(rule, SelectionRule)
+    and not rule.__abstractmethods__
+    and not issubclass(rule, ValueRule)  # those for numbers: test_value_rules.py
 )
 NAMES = [rule.__name__ for rule in RULES]
 
