@@ -171,6 +171,38 @@ def test_circular_validation_can_judge_a_network() -> None:
     assert CircularValidation().score(evidence) > 0.8
 
 
+def test_what_objectives_put_into_a_network_is_taken_out_again() -> None:
+    from headstart.catalog import read_recipe
+    from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
+    from headstart.training import Network, TrainingRows
+    from training_toys import ArrayRows
+
+    rows = np.random.default_rng(0).normal(size=(12, 1, 4, 4)).astype(np.float32)
+    task = Task("classification", ("a", "b"))
+    source = TrainingRows(ArrayRows(rows), np.arange(12) % 2, domains=np.arange(12) // 6)
+    segments = {
+        "maps": torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.ReLU()),
+        "features": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)),
+    }
+    network = Network(segments, {"main": torch.nn.Linear(4, 2)})
+    recipe = make_recipe(read_recipe("mixstyle"), task, SHORT, source)
+    adapt_network(
+        Adapting(
+            network, task, source, TrainingRows(ArrayRows(rows), None), recipe, SHORT, loss_of(task, SHORT, source)
+        )
+    )
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_rows_of_no_known_class_are_left_to_the_model() -> None:
+    from headstart.catalog import read_recipe
+
+    source, labels = shifted(40, 0, 0.0)
+    model = AdaptedNetwork(read_recipe("dance"), "dense8-relu", num_steps=10).fit(source, labels, source + 0.5)
+    assert model.unknown_above_ == 0.5
+    assert AdaptedNetwork(layers="dense8-relu", num_steps=2).fit(source, labels, source).unknown_above_ is None
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -60,6 +60,7 @@ def trained(entry: Entry, seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in work.network.state_dict().items()}
 
 
+@pytest.mark.golden
 @each
 def test_it_trains_the_same_network_every_time_and_another_by_another_seed(entry: Entry) -> None:
     first, again, other = trained(entry), trained(entry), trained(entry, seed=1)

@@ -67,6 +67,7 @@ def there_and_back(estimator: Any) -> Any:
     return read_estimator(json.loads(json.dumps(tree, allow_nan=False)), copy.deepcopy(arrays))
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_of_the_catalog_comes_back_with_the_same_probabilities(name: str, dtype: Any) -> None:
@@ -86,6 +87,7 @@ def test_every_regressor_of_the_catalog_comes_back_with_the_same_numbers(name: s
         np.testing.assert_allclose(after.predict(rows), before.predict(rows), atol=1e-12)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_rows_answer_alone_as_they_do_together(name: str) -> None:
     """What is saved is asked for other rows than those it adapted to; no answer may hang on who else is asked for."""
@@ -104,6 +106,7 @@ def test_who_answers_rows_of_the_adaptation_otherwise_says_so(name: str) -> None
     assert estimator.new_rows
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name not in {"lame", "label-propagation"}])
 def test_nobody_else_remembers_rows(name: str) -> None:
     estimator = fitted(name, dtype=np.float64)

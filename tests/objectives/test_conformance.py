@@ -298,6 +298,7 @@ def changes(entry: Entry) -> list[tuple[str, Any]]:
     return [(name, values[name]) for name in arguments(entry.load())]
 
 
+@pytest.mark.golden
 @each
 def test_no_argument_is_dead(entry: Entry, make_world: Any) -> None:
     for name, value in changes(entry):

@@ -112,6 +112,7 @@ def tensors(run: Run) -> Iterator[tuple[str, torch.Tensor]]:
         yield from ((f"{number}.{name}", tensor) for name, tensor in objective.state_dict().items())
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("entry", entries("objective"), ids=lambda entry: entry.name)
 def test_it_trains_and_goes_on_bit_for_bit_after_a_stop(entry: Entry, make_world: Any) -> None:
     whole, stopped, resumed = (make_run(entry, make_world()) for _ in range(3))

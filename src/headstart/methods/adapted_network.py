@@ -42,7 +42,8 @@ _HIDDEN = "hidden"
 class AdaptedNetwork(DomainClassifier):
     """A small network trained for the target on features of both domains.
 
-    After ``fit``: ``head_`` (`NetworkHead` on rows on one scale), ``centre_`` and ``scale_`` of the rows, ``histories_``.
+    After ``fit``: ``head_`` (`NetworkHead` on rows on one scale), ``centre_`` and ``scale_`` of the rows, ``histories_``, and
+    ``unknown_above_``, the entropy above which a row is of no class the source knows (None for recipes that know no such rows).
 
     Parameters
     ----------
@@ -118,6 +119,7 @@ class AdaptedNetwork(DomainClassifier):
         network = Network({_HIDDEN: hidden}, heads_of(recipe, last, self.seed))
         plan = Plan((ParameterGroup(tuple(name for name, _ in network.named_parameters())),))
         job = Adapting(network, task, source, target, recipe, config, loss_of(task, config, source), plan)
+        self.unknown_above_ = recipe.unknown_above
         self.histories_: tuple[History, ...] = adapt_network(job)
         self.head_.module.eval()
 

@@ -55,7 +55,14 @@ class FittedNetwork(FittedEstimator):
         novelty = NoveltyScorer("standardised" if two.backbone.modality == "vector" else "cosine")
         novelty.fit(features.values_nd)
         head = self.estimator.to_head(task)
-        return Model(two.backbone, head, task, novelty, runtime=features.runtime.label)
+        return Model(
+            two.backbone,
+            head,
+            task,
+            novelty,
+            runtime=features.runtime.label,
+            unknown_above=self.estimator.unknown_above_,
+        )
 
 
 class FittedStages(FittedCandidate):

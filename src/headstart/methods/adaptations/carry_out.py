@@ -20,7 +20,13 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.methods.adaptations.recipe import AdaptationRecipe, LossOf, RecipeOf
-from headstart.objectives import Objective, balanced_class_weights, supervised_objective
+from headstart.objectives import (
+    Objective,
+    balanced_class_weights,
+    supervised_objective,
+    without_mixstyle,
+    without_stochastic_normalisation,
+)
 from headstart.training import History, Network, Phase, TrainingConfig, TrainingRows, train
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.plan import Plan
@@ -148,6 +154,8 @@ def adapt_network(
     rows = target if alone else job.source
     job = replace(job, held_out=None) if alone else job
     histories.append(_train(job, rows, target, config, recipe.phases, "adapt", checkpoint, identity, progress))
+    without_mixstyle(job.network)  # what an objective put into the network for its training is no part of it
+    without_stochastic_normalisation(job.network)
     return tuple(histories)
 
 
