@@ -246,7 +246,7 @@ def test_the_model_answers_as_the_network_did(strategy: str, network: Backbone, 
     assert len(found.held_out) == len(found.held_out_scores)
     held_out = found.model.predict(source.subset(found.held_out).unlabelled(), store=False, runtime="torch-fp32")
     np.testing.assert_allclose(held_out.scores, found.held_out_scores, atol=2e-5)
-    assert loaded.provenance["adaptation"]["method"] == "mean-gap"
+    assert loaded.provenance["deep_adaptation"]["method"] == "mean-gap"
     changed = loaded.backbone.weights_digest != network.weights_digest
     assert changed == (strategy != "head-only")
 
@@ -280,7 +280,7 @@ def test_a_few_labelled_target_rows_join_the_source(network: Backbone) -> None:
     found = DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, few_labels=few, store=False)
     without = DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, store=False)
     assert not np.array_equal(found.target_scores, without.target_scores)
-    assert found.model.provenance["adaptation"]["labelled_target_rows"] == 4
+    assert found.model.provenance["deep_adaptation"]["labelled_target_rows"] == 4
     strange = open_dataset(np.zeros((2, 40, 40, 3), np.uint8), labels=["down", "askew"])
     with pytest.raises(DataError, match="'askew', a class the source does not have"):
         DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, few_labels=strange, store=False)

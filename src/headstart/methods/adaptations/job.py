@@ -340,7 +340,7 @@ class AdaptationJob:
         novelty = NoveltyScorer("cosine").fit(features_md)
         model = Model(backbone, head, self.task, novelty, runtime="torch-fp32", unknown_above=unknown_above)
         head.report["why"] = reason
-        model.provenance["adaptation"] = {
+        model.provenance["deep_adaptation"] = {
             "method": self.settings.name,
             "strategy": self.strategy.config(),
             "plan": reason,
