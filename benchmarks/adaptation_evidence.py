@@ -1,12 +1,15 @@
 """All that a rule of choice may read of every candidate on every pair of domains, gathered once: rules are then tried in seconds.
 
     python benchmarks/adaptation_evidence.py [--folder FOLDER] [--only surf,pacs] [--methods coral,tca] [--only-return]
+                                             [--seeds 3] [--rows 500] [--steps 200] [--no-return]
 
 One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
 judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
 what the rules need that look at features (not for moved rows of more than 500 features, where it costs more than the fits).
-``--only-return`` keeps probabilities of target rows and of the way back alone: two fits a candidate instead of three. Pairs and
-candidates that are there already are left. `benchmarks/selection_rules.py` reads this.
+``--only-return`` keeps probabilities of target rows and of the way back alone: two fits a candidate instead of three;
+``--no-return`` those of target rows alone. Methods are aligners or recipes of networks (`deep_adaptation.network`: the same
+layers, steps and rates for all). Pairs and candidates that are there already are left. `benchmarks/selection_rules.py` and
+`benchmarks/deep_adaptation.py` read this.
 Needs the shared data (HEADSTART_SHARED). One thread.
 """
 
@@ -19,20 +22,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from adaptation_grid import SETS, pairs
+from adaptation_grid import pairs
 from headstart.alignment import AdaptedClassifier, FeatureAligner
-from headstart.catalog import entries
+from headstart.catalog import entries, read_recipe
 from headstart.core.errors import HeadstartError
 from headstart.core.places import cache_folder
 from headstart.evaluation.selecting.row_order import canonical_order
 from headstart.evaluation.selection import CandidateEvidence, ClassAMI, MixVal, density_ratio
+from headstart.methods import AdaptedNetwork
 from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, hold_out, make_candidates
+from shifted_sets import ALL
 
 Matrix = NDArray[Any]
 SEEDS = {"heart": 2, "digits": 3, "wine": 3}
+TABLES = {"heart", "wine"}
+NETWORKS = [entry.name for entry in entries("adaptation")]
 FOLDER = cache_folder() / "adaptation_evidence"
 WIDEST = 500  # features of moved rows that clusters and density ratios are still worked out for
 
@@ -71,13 +79,27 @@ def spread(probabilities: Matrix, classes: Matrix, num_classes: int) -> Matrix:
     return table
 
 
-def gather(estimator: Any, shared: Shared, only_return: bool) -> dict[str, Any]:
-    """Fit a candidate and return what rules read of it."""
+def network(method: str, name: str, steps: int, seed: int) -> AdaptedNetwork:
+    """Return the network of one recipe on a data set; the same for all but what it minimises."""
+    table = name in TABLES
+    return AdaptedNetwork(
+        read_recipe(method),
+        layers="dense64-relu-dense64-relu" if table else "dense256-relu",
+        scaling="columns" if table else "whole",
+        num_steps=steps,
+        seed=seed,
+    )
+
+
+def gather(estimator: Any, shared: Shared, extent: str) -> dict[str, Any]:
+    """Fit a candidate and return what rules read of it: all, what the way back needs, or its answers alone."""
     started = time.process_time()
     fitted = clone(estimator).fit(shared.source, shared.codes, shared.target)
     found: dict[str, Any] = {"target": fitted.predict_proba(shared.target).astype(np.float32)}
+    if extent == "answers":
+        return {**found, "cpu": time.process_time() - started}
     found |= back(estimator, shared, found["target"].argmax(axis=1))
-    if only_return:
+    if extent == "return":
         return {**found, "cpu": time.process_time() - started}
     as_source = np.ones(len(shared.judge), dtype=np.int64)
     partial = clone(estimator).fit(shared.source[shared.learn], shared.codes[shared.learn], shared.target)
@@ -123,20 +145,25 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--methods", default="")
     parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--only-return", action="store_true")
+    parser.add_argument("--seeds", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=200)
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--only-return", dest="extent", action="store_const", const="return", default="all")
+    extent.add_argument("--no-return", dest="extent", action="store_const", const="answers")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     methods = [name for name in arguments.methods.split(",") if name] or [
         entry.name for entry in entries("aligner") if entry.installed and not entry.details
     ]
     warnings.simplefilter("ignore")
-    for name in [name for name in arguments.only.split(",") if name] or list(SETS):
-        domains = SETS[name]()
-        for seed in range(SEEDS.get(name, 1)):
+    for name in [name for name in arguments.only.split(",") if name] or list(ALL):
+        domains = ALL[name]()
+        for seed in range(arguments.seeds or SEEDS.get(name, 1)):
             for pair in pairs(name, domains, arguments.rows, seed):
-                one_pair(arguments.folder / name / f"{pair[0]}@{seed}", pair, methods, seed, arguments.only_return)
+                one_pair(arguments.folder / name / f"{pair[0]}@{seed}", pair, methods, seed, arguments)
 
 
-def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, only_return: bool) -> None:
+def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, arguments: argparse.Namespace) -> None:
     """Gather one pair's candidates that are not there yet."""
     _, source, codes, target, truth = pair
     wanted = [name for name in (NO_ADAPTATION, *methods) if not (folder / f"{name}.npz").exists()]
@@ -156,13 +183,17 @@ def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, only_return
         order=canonical_order(target),
         penalty=shared.base.C,
     )
-    candidates = make_candidates([name for name in wanted if name != NO_ADAPTATION], shared.base)
+    trained = [name for name in wanted if name in NETWORKS]
+    candidates: dict[str, Any] = dict(
+        make_candidates([name for name in wanted if name not in (NO_ADAPTATION, *trained)], shared.base)
+    )
+    candidates |= {name: network(name, folder.parent.name, arguments.steps, seed) for name in trained}
     failed = 0
     for name, estimator in candidates.items():
         if name not in wanted:
             continue
         try:
-            found = gather(estimator, shared, only_return)
+            found = gather(estimator, shared, arguments.extent)
         except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             found, failed = {"failed": str(error)[:200]}, failed + 1
         np.savez(folder / f"{name}.npz", **found)

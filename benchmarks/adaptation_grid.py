@@ -107,12 +107,12 @@ def reviews() -> Domains:
 
 def pacs() -> Domains:
     """Photos, paintings, cartoons and sketches embedded by EfficientNet-Lite0."""
-    return _images(DATA / "pacs_subset", ("photo", "art_painting", "cartoon", "sketch"))
+    return images(DATA / "pacs_subset", ("photo", "art_painting", "cartoon", "sketch"))
 
 
 def office_caltech() -> Domains:
     """The photographs of Office-Caltech-10 embedded by EfficientNet-Lite0."""
-    return _images(DATA / "office_caltech10" / "images", ("amazon", "caltech10", "dslr", "webcam"))
+    return images(DATA / "office_caltech10" / "images", ("amazon", "caltech10", "dslr", "webcam"))
 
 
 def sentences() -> Domains:
@@ -166,7 +166,7 @@ def wine() -> Domains:
     }
 
 
-def _images(folder: Path, names: tuple[str, ...]) -> Domains:
+def images(folder: Path, names: tuple[str, ...]) -> Domains:
     found = {}
     for name in names:
         data = open_dataset(folder / name)
@@ -198,8 +198,8 @@ SETS = {
     "nusax": nusax,
     "wine": wine,
 }
-EMBEDDED = {"office_caltech", "pacs", "reviews", "amazon", "sentences", "nusax"}
-SOURCES = {"nusax": {"english"}}
+EMBEDDED = {"office_caltech", "pacs", "reviews", "amazon", "sentences", "nusax", "pets_shifts"}
+SOURCES = {"nusax": {"english"}, "pets_shifts": {"photo"}, "mnist_m": {"mnist"}}
 
 
 def some(rows_nd: Matrix, labels_n: Matrix, most: int, seed: int) -> tuple[Matrix, Matrix]:
