@@ -206,6 +206,7 @@ def flipped(seed: int, sign: float) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.where(up, "up", "down")
 
 
+@pytest.mark.golden
 def test_features_that_turn_round_are_left_and_views_share_none() -> None:
     source, labels = flipped(0, 1.0)
     target, truth = flipped(1, -0.4)
@@ -222,6 +223,7 @@ def test_features_that_turn_round_are_left_and_views_share_none() -> None:
     assert all(g <= 1e-3 for _, g in model.constraints_)
 
 
+@pytest.mark.golden
 def test_where_the_source_hardly_beats_chance_wrong_features_are_believed() -> None:
     """The known failure: the first answers name the features that agree, and most of those answers are wrong."""
     source, labels = flipped(4, 1.0)
@@ -241,6 +243,7 @@ def test_sparse_rows_say_the_same() -> None:
     assert thin.score(sparse.csr_matrix(target), labels) > 0.8
 
 
+@pytest.mark.golden
 @given(st.floats(-50, 50), st.floats(1e-3, 1e3), st.integers(0, 20))
 @settings(max_examples=8, deadline=None)
 def test_neither_origin_nor_unit_matters(offset: float, unit: float, seed: int) -> None:
@@ -251,6 +254,7 @@ def test_neither_origin_nor_unit_matters(offset: float, unit: float, seed: int) 
     np.testing.assert_allclose(moved.predict_proba(target * unit + offset), usual, atol=1e-3)
 
 
+@pytest.mark.golden
 def test_three_classes_and_every_option() -> None:
     draws = np.random.default_rng(0)
     labels, truth = draws.integers(0, 3, 150), draws.integers(0, 3, 150)

@@ -186,6 +186,7 @@ def test_single_precision_is_close_to_double(estimator: Any) -> None:
         np.testing.assert_allclose(np.abs(near), np.abs(exact), rtol=2e-2, atol=2e-2 * np.abs(exact).max())
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=NAMES)
 def test_bad_input_is_refused_in_words(estimator: Any) -> None:
     source, labels, target, _ = two_domains(type(estimator))

@@ -127,6 +127,7 @@ def test_known_proportions_are_recovered() -> None:
     assert fitted.score(rows[domains < 0], names[target_labels]) > 0.97
 
 
+@pytest.mark.golden
 def test_proportions_are_the_minimum_of_the_stated_problem() -> None:
     rows, labels, domains, _ = shifted_proportions(1)
     keep = np.random.default_rng(0).permutation(370)[:40]

@@ -31,6 +31,7 @@ VALUES = SOURCE @ [1.0, 2.0, 0.0] + 1.0
 TARGET_VALUES = TARGET @ [1.0, -2.0, 0.0] - 3.0
 
 
+@pytest.mark.golden
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.0, 1.0))
 def test_weights_have_mean_one_and_the_target_its_share(num_source: int, num_target: int, gamma: float) -> None:
     weights = balanced_weights(num_source, num_target, gamma)

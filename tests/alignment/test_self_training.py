@@ -69,6 +69,7 @@ def test_at_least_one_row_of_each_predicted_class_is_considered() -> None:
     assert surest_rows(p, share=1.0, confidence=0.7).tolist() == [0, 1]
 
 
+@pytest.mark.golden
 def test_self_training_follows_turned_moons_and_feeds_a_wrong_start() -> None:
     source, labels = turned_moons(0)
     options = {"confidence": 0.0, "calibrate": False, "num_rounds": 10}

@@ -207,6 +207,7 @@ def test_identical_domains_stay_where_they_are() -> None:
     np.testing.assert_allclose(moved.mean(axis=0), source.mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.golden
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10_000), st.floats(1e-6, 1e6), st.floats(-1e3, 1e3))
 def test_units_and_origin_change_nothing(seed: int, unit: float, origin: float) -> None:

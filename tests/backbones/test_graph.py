@@ -58,6 +58,7 @@ def check_every_cut(network: nn.Module, row_shape: tuple[int, ...], least: int, 
     return graph
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", SMALL)
 def test_every_cut_of_small_networks_is_exact(name: str) -> None:
     arguments, size = SMALL[name]
@@ -82,6 +83,7 @@ def test_every_cut_of_common_networks_is_exact(name: str) -> None:
     check_every_cut(network, network.pretrained_cfg["input_size"], 19, every=6)
 
 
+@pytest.mark.golden
 def test_the_stages_of_a_resnet_carry_its_block_names_and_shapes() -> None:
     graph = NetworkGraph(timm.create_model("resnet18", num_classes=0).eval(), (3, 64, 64))
     shapes = {point.name: point.shape for point in graph.points}
@@ -104,6 +106,7 @@ class Block(nn.Module):
         return out + rows if self.residual else out
 
 
+@pytest.mark.golden
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6), st.integers(1, 5))
 @settings(max_examples=15, deadline=None)
 def test_any_chain_of_blocks_can_be_cut(blocks: list[tuple[bool, bool]], width: int) -> None:

@@ -167,6 +167,7 @@ def test_the_facts_are_those_counted_by_hand(backbone: Backbone) -> None:
     assert info.multiply_adds > 1e6
 
 
+@pytest.mark.golden
 def test_stages_run_from_input_to_features(backbone: Backbone) -> None:
     stages = backbone.stages
     assert (stages[0].name, stages[0].fraction, stages[0].shape) == ("input", 0.0, (3, 64, 64))
@@ -178,6 +179,7 @@ def test_stages_run_from_input_to_features(backbone: Backbone) -> None:
     assert backbone.stage("layer2").fraction == pytest.approx(work / backbone.info.multiply_adds)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("stage", [0, 5, "layer2", -2, "features", "input"])
 def test_the_two_halves_give_what_the_whole_gives(backbone: Backbone, stage: int | str) -> None:
     prefix, suffix = backbone.cut(stage)

@@ -44,6 +44,7 @@ def test_the_default_for_images_has_its_own_preprocessing_and_facts() -> None:
     assert backbone.source_head.out_features == 1000
 
 
+@pytest.mark.golden
 def test_the_pth_is_read_once_and_safetensors_from_then_on(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[dict[str, Any]] = []
     load = torch.load
@@ -86,6 +87,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(fresh_cache: Path) ->
     assert open_backbone(DEFAULT_IMAGE).width == 1280
 
 
+@pytest.mark.golden
 def test_opening_imports_no_package_that_carries_weights() -> None:
     open_backbone(DEFAULT_IMAGE)
     open_backbone(DEFAULT_TEXT)
@@ -99,6 +101,7 @@ def test_a_package_that_is_not_installed_is_refused_with_the_command() -> None:
         dataclasses.replace(MOBILENETV2_FDET, module="no_such_package").open()
 
 
+@pytest.mark.golden
 def test_the_default_for_text_knows_what_sentences_mean(tmp_path: Path) -> None:
     backbone = open_backbone(DEFAULT_TEXT)
     sentences = ["A man is eating food.", "A man is eating a piece of bread.", "The girl is carrying a baby."]

@@ -78,6 +78,7 @@ def check_segments(backbone: Backbone, segments: Sequence[nn.Module], *rows: Ten
     assert all(name in state for segment in segments for name in segment.state_dict())
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", NETWORKS)
 def test_blocks_are_the_networks_own_units_and_chain_to_the_whole(name: str) -> None:
     arguments, size, expected = NETWORKS[name]
@@ -139,6 +140,7 @@ def resnet() -> Backbone:
     return image_backbone("test_resnet", 64)
 
 
+@pytest.mark.golden
 def test_stages_out_of_order_are_refused(resnet: Backbone) -> None:
     with pytest.raises(BackboneError, match=r"in the network's order, each once; got layer2, layer1\."):
         resnet.segments(["layer2", "layer1"])
@@ -148,6 +150,7 @@ def test_stages_out_of_order_are_refused(resnet: Backbone) -> None:
         resnet.segments(["layer9"])
 
 
+@pytest.mark.golden
 def test_training_a_segment_trains_the_network_and_nothing_else() -> None:
     backbone = image_backbone("test_resnet", 64, zero_init_last=False)
     before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
@@ -160,6 +163,7 @@ def test_training_a_segment_trains_the_network_and_nothing_else() -> None:
     assert changed == {name for name in before if name.startswith("layer3")}, changed  # weights and moving averages
 
 
+@pytest.mark.golden
 def test_only_a_segment_in_training_mode_drops_and_normalises_by_batch() -> None:
     backbone = image_backbone("test_resnet", 64, drop_path_rate=0.5, zero_init_last=False)
     segments = backbone.segments(["layer1", "layer3"])
@@ -251,6 +255,7 @@ def test_no_block_ends_between_two_uses_of_a_parameter() -> None:
     assert [point.name for point in find_blocks(NetworkGraph(Tied().eval(), (3, 32, 32)))] == ["pools.2", "last"]
 
 
+@pytest.mark.golden
 def test_a_copy_is_independent_and_counts_afresh(resnet: Backbone) -> None:
     assert resnet.weights_digest
     assert len(resnet.stages) > 2

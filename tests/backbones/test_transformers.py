@@ -70,6 +70,7 @@ def test_image_encoders_open_with_their_own_pooling(kind: str, tmp_path: Path) -
     check_saved(backbone, tmp_path)
 
 
+@pytest.mark.golden
 def test_a_network_with_two_towers_gives_the_one_asked_for(tmp_path: Path) -> None:
     config = {"text_config": TEXT, "vision_config": VISION, "projection_dim": 8}
     make(tmp_path, "clip", config, size={"shortest_edge": 32}, crop_size=32)

@@ -26,6 +26,7 @@ def _run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("words", [["--help"], ["methods"], ["backbones"], ["runs"], ["fit", "--help"]])
 def test_what_must_be_quick_imports_nothing_heavy(words: list[str]) -> None:
     code = (
@@ -47,6 +48,7 @@ def test_help_shows_three_commands_with_an_example_before_the_rest() -> None:
     assert places[-1] < text.index("evaluate")
 
 
+@pytest.mark.golden
 def test_lists_name_the_default_base_models() -> None:
     assert "efficientnet-lite0" in _run("backbones").stdout
     assert "minilm-l6" in _run("backbones").stdout

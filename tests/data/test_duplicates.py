@@ -113,6 +113,7 @@ def literal_jaccard(one: str, two: str) -> float:
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
+@pytest.mark.golden
 def test_edited_texts_against_a_literal_comparison() -> None:
     random = np.random.default_rng(0)
     words = ["".join(random.choice(list("abcdefghijklmnop"), 6)) for _ in range(200)]

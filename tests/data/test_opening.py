@@ -83,6 +83,7 @@ def test_blanks_in_column_names_are_bridged_and_said(tmp_path: Path) -> None:
         open_dataset(path, label="lable")
 
 
+@pytest.mark.golden
 def test_ten_thousand_columns_are_quick(tmp_path: Path) -> None:
     names = [f"f{i}" for i in range(10_000)]
     rows = [",".join(["0.5"] * 10_000) + ",yes", ",".join(["1.5"] * 10_000) + ",no"] * 10

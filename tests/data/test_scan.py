@@ -151,6 +151,7 @@ def test_files_written_a_moment_ago_are_not_remembered() -> None:
     assert SETTLED(memo.FileStamp("x", 1, whole, whole), whole + 3 * second) is True
 
 
+@pytest.mark.golden
 def test_two_processes_share_the_memo(bad_folder: Path) -> None:
     program = (
         "import sys; from headstart.data import check_dataset, open_dataset; "

@@ -38,6 +38,7 @@ def test_small_classes_train() -> None:
     assert set(dataset.targets[split.test]) == {0, 1}
 
 
+@pytest.mark.golden
 @settings(max_examples=80, deadline=None)
 @given(
     labels=st.lists(st.integers(0, 4), min_size=4, max_size=60),

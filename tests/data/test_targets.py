@@ -17,6 +17,7 @@ def test_class_order_is_natural_and_kept_as_text() -> None:
     assert class_order(["-1", "0.5", "1"]) == ("-1", "0.5", "1")
 
 
+@pytest.mark.golden
 @given(st.lists(st.text(max_size=6), max_size=12))
 def test_natural_order_is_total_and_does_not_depend_on_the_order_given(names: list[str]) -> None:
     backwards = names[::-1]

@@ -158,6 +158,7 @@ def test_intervals_cover_the_truth() -> None:
     assert np.mean(covered) >= 0.8
 
 
+@pytest.mark.golden
 def test_a_value_from_more_rows_than_were_halved_has_a_narrower_interval() -> None:
     random = np.random.default_rng(0)
     source, target = random.normal(size=(2000, 2)), random.normal(size=(2000, 2)) + 1

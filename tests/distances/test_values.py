@@ -110,6 +110,7 @@ def test_linear_time_mmd_is_a_mean_over_disjoint_pairs() -> None:
     assert min(abs(value - twin), abs(value - other)) < 1e-12
 
 
+@pytest.mark.golden
 def test_linear_time_mmd_estimates_what_mk_mmd_does_and_knows_its_error() -> None:
     random = np.random.default_rng(1)
     source, target = random.normal(size=(1500, 3)), random.normal(size=(1500, 3)) + 0.5
@@ -182,6 +183,7 @@ def test_wasserstein_1d_is_the_integral_over_quantiles(order: int, sizes: tuple[
         assert twin == pytest.approx(stats.wasserstein_distance(source, target), rel=1e-9)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("order", [1, 2])
 def test_sliced_wasserstein_averages_one_dimensional_distances(order: int) -> None:
     random = np.random.default_rng(5)
@@ -226,6 +228,7 @@ def sinkhorn_twin(costs: np.ndarray, epsilon: float) -> float:
     return float((plan * costs).sum() + epsilon * (plan * np.log(plan / np.outer(a, b))).sum())
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("order", [1, 2])
 def test_sinkhorn_divergence_is_debiased_entropic_transport(order: int) -> None:
     costs = {key: cdist(*pair) ** order for key, pair in

@@ -32,6 +32,7 @@ def test_parts_do_not_overlap_and_given_test_rows_stay(ways: Any) -> None:
     assert np.bincount(ways.train.targets).tolist() == [10, 10, 10]
 
 
+@pytest.mark.golden
 def test_the_table_and_the_report_say_what_was_added(ways: Any, tmp_path: Path) -> None:
     truth = np.eye(3)[ways.test.targets]
     half = truth.copy()

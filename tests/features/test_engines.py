@@ -120,6 +120,7 @@ def test_a_damaged_compiled_network_is_compiled_again(backbone: Backbone, cache)
     assert path.stat().st_size > 100
 
 
+@pytest.mark.golden
 @needs_openvino
 def test_keeps_nothing_when_told_so_and_bounds_what_it_keeps(backbone, make_backbone, cache, monkeypatch) -> None:
     runtime = Runtime("openvino", "fp32")

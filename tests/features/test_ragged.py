@@ -43,6 +43,7 @@ def oracle(backbone: Backbone, line: str) -> np.ndarray:
     return hidden[0].numpy()
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("runtime", ["auto", "torch", PLAIN])
 def test_every_token_of_every_text(bert: Backbone, store: FeatureStore, runtime: str, forbid_network: Any) -> None:
     lines = texts(60)

@@ -107,6 +107,7 @@ def test_random_labels_are_not_predictable(shape: tuple[int, int], dtype: type) 
     assert np.mean(losses) > 0.95 * np.log(3)  # the surprise of a blind guess
 
 
+@pytest.mark.golden
 def test_random_labels_are_not_predictable_by_the_default_head() -> None:
     rates = []
     for seed in range(8):

@@ -37,6 +37,7 @@ def accuracy(network: Network, images: np.ndarray, labels: np.ndarray) -> float:
         return float((network(torch.from_numpy(images)).logits.argmax(1).numpy() == labels).mean())
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", ["source-only", "dann"])
 def test_its_steps_leave_a_classifier_generators_and_an_adapted_network(name: str) -> None:
     random = np.random.default_rng(0)

@@ -100,6 +100,7 @@ def shifted(num_rows: int, seed: int, shift: float) -> tuple[np.ndarray, np.ndar
     return (rows + shift).astype(np.float32), labels
 
 
+@pytest.mark.golden
 def test_a_network_on_arrays_follows_a_shift_that_its_source_does_not_know() -> None:
     source, labels = shifted(200, 0, 0.0)
     target, truth = shifted(200, 1, 1.5)

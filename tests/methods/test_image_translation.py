@@ -71,6 +71,7 @@ def test_least_squares_are_their_formulas() -> None:
         assert torch.autograd.gradcheck(function, inputs)
 
 
+@pytest.mark.golden
 def test_the_generators_loss_is_the_sum_of_its_terms() -> None:
     s = scene()
     there, back, x, y = s.there, s.back, s.x, s.y
@@ -109,6 +110,7 @@ def test_the_critics_loss_reaches_critics_alone_and_better_critics_lower_it() ->
     assert s.critics(s.source, s.target) < value
 
 
+@pytest.mark.golden
 def test_critics_learn_to_judge_and_generators_to_follow(tmp_path: Path) -> None:
     source = TrainingRows(ArrayRows(images(24, 0.0, 0)), np.arange(24) % 2)
     target = TrainingRows(ArrayRows(images(16, 1.0, 1)), None)

@@ -286,6 +286,7 @@ def test_hostile_heads_are_refused_in_words(change: Any, reason: str) -> None:
         AdaptedHead.from_state(config, state)
 
 
+@pytest.mark.golden
 def test_nesting_without_end_is_refused() -> None:
     config, state = parts()
     nest: Any = 1

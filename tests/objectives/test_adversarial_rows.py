@@ -46,6 +46,7 @@ def directions(xi: float, steps: int) -> np.ndarray:
     return adversarial_direction(linear((inputs,)), (inputs,), linear, start, xi=xi, num_steps=steps).numpy()
 
 
+@pytest.mark.golden
 def test_one_step_is_the_curvature_times_the_start_and_many_are_its_first_direction() -> None:
     for i, row in enumerate(INPUTS):
         p = softmax(row @ WEIGHT)

@@ -55,6 +55,7 @@ def test_the_reverse_way_is_bayes_rule_with_the_mean_answer() -> None:
     assert np.allclose(found, [[0.5, 0.3, 0.2]] * 2, atol=0.02)
 
 
+@pytest.mark.golden
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 @example(626)  # a class whose probability underflows under every source class

@@ -109,6 +109,7 @@ def test_the_gradient_of_dan_is_that_of_its_twin_at_fixed_bandwidths() -> None:
     assert np.allclose(features.grad.numpy(), numeric_gradient(at_fixed_width, TARGET), atol=1e-8)
 
 
+@pytest.mark.golden
 def test_the_linear_dan_draws_other_pairs_in_every_step_and_is_right_on_average() -> None:
     objective = DAN(["features"], [1.0], linear=True)
     values = []
@@ -393,6 +394,7 @@ ALL = [
 ]
 
 
+@pytest.mark.golden
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.floats(-3, 3), st.floats(0.2, 5))
 def test_row_order_offsets_and_equal_domains(seed: int, offset: float, scale: float) -> None:

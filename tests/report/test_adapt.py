@@ -96,6 +96,7 @@ def labelled(data: AdaptData) -> AdaptData:
     )
 
 
+@pytest.mark.golden
 def test_without_labels_the_page_claims_no_gain(data: AdaptData) -> None:
     page = check_stands_alone(render_adapt(data))
     check_accessible(page)
@@ -189,6 +190,7 @@ def test_many_classes_show_those_that_changed_most(data: AdaptData) -> None:
     assert page.text.index("class 29") < page.text.index("class 11") and "other classes" in page.text
 
 
+@pytest.mark.golden
 def test_hostile_names_are_text(labelled: AdaptData) -> None:
     evil, names = "".join(EVIL), tuple(EVIL)
     score = {STAYS: Score(0.1), evil: Score(0.2)}
@@ -243,5 +245,6 @@ def test_the_promised_names(labelled: AdaptData, tmp_path: Path) -> None:
     assert about["examples"] == [{"row": "1.jpg", "source_only": "ant", "selected": "bee", "note": "labelled bee"}]
 
 
+@pytest.mark.golden
 def test_the_same_data_give_the_same_bytes(labelled: AdaptData) -> None:
     assert render_adapt(labelled) == render_adapt(labelled)

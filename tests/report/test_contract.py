@@ -139,6 +139,7 @@ def test_what_is_undefined_is_left_out(report: ReportData) -> None:
     assert value["learning_curve"][0]["value"] is None
 
 
+@pytest.mark.golden
 def test_undecodable_names_can_be_written(report: ReportData, tmp_path: Path) -> None:
     data = replace(report, title="caf\udce9", command="headstart fit 'caf\udce9'")
     page = write_report(data, tmp_path / "run")

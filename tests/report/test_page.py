@@ -34,6 +34,7 @@ from page_checks import EVIL, Page, check_accessible, check_stands_alone
 STYLES = Path(__file__).parents[2] / "src/headstart/report/page.css"
 
 
+@pytest.mark.golden
 def test_every_kind_of_run(any_report: ReportData, tmp_path: Path) -> None:
     path = write_report(any_report, tmp_path)
     html = path.read_text("utf-8")
@@ -60,6 +61,7 @@ def test_a_ranking(ranking: RankData) -> None:
     assert "too big" in empty.text
 
 
+@pytest.mark.golden
 def test_the_page_of_a_climb_stands_alone_too(report: ReportData) -> None:
     rungs = [
         RungLine(1, "head", "solved head", value=0.8, low=0.7, high=0.9, decision="go"),
@@ -80,6 +82,7 @@ def test_the_least_a_run_can_have(bare_report: ReportData) -> None:
     assert "Base models" not in page.text
 
 
+@pytest.mark.golden
 def test_hostile_names_are_text(report: ReportData) -> None:
     task = Task("classification", tuple(EVIL), target_name=EVIL[0])
     random = np.random.default_rng(0)
@@ -123,6 +126,7 @@ def test_hostile_names_are_text(report: ReportData) -> None:
     check_stands_alone(render_rank(ranked))
 
 
+@pytest.mark.golden
 def test_names_no_font_has_give_no_warning(report: ReportData) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -131,10 +135,12 @@ def test_names_no_font_has_give_no_warning(report: ReportData) -> None:
         )
 
 
+@pytest.mark.golden
 def test_the_same_run_gives_the_same_bytes(report: ReportData) -> None:
     assert render_report(report) == render_report(report)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("helped", "words"),
     [(True, "Transfer helped"), (False, "Transfer did not help"), ("unclear", "Unclear whether transfer helped")],
@@ -145,6 +151,7 @@ def test_the_headline_is_the_verdict(report: ReportData, helped: Any, words: str
     assert f"{words} Accuracy 91.2 %." in page.text
 
 
+@pytest.mark.golden
 def test_many_classes_show_the_hardest_and_the_worst_pairs(report: ReportData) -> None:
     names = tuple(f"class {index:03d}" for index in range(150))
     task = Task("classification", names)
@@ -161,12 +168,14 @@ def test_many_classes_show_the_hardest_and_the_worst_pairs(report: ReportData) -
     assert len(html) < 500_000
 
 
+@pytest.mark.golden
 def test_one_class_and_perfect_answers(report: ReportData) -> None:
     task = Task("classification", ("only",))
     data = replace(report, task=task, evaluation=evaluate(task, np.zeros(5, dtype=int), np.ones((5, 1))))
     check_accessible(check_stands_alone(render_report(data)))
 
 
+@pytest.mark.golden
 def test_long_lists_are_folded(report: ReportData) -> None:
     findings = [Finding("truncated", "error", (f"a/{i}.jpg",), "cut short") for i in range(300)]
     mistakes = [RowExample(f"a/{i}.jpg", "a", "b", 0.5, text="word " * 500) for i in range(100)]
@@ -219,6 +228,7 @@ def test_contrast(theme: str) -> None:
     assert contrast(colours["card"], colours["base"]) >= 3  # numbers in the circles of the ranking, bold
 
 
+@pytest.mark.golden
 def test_every_colour_is_defined(report: ReportData) -> None:
     html = render_report(report)
     defined = set(re.findall(r"--([a-z]+(?:-[a-z]+)?):", html))
@@ -227,6 +237,7 @@ def test_every_colour_is_defined(report: ReportData) -> None:
     assert {"model", "base", "grid", "soft"} <= used
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("stray", [lambda d: replace(d, learning_curve=d.learning_curve[:1]),
                                    lambda d: replace(d, training_curves=[TrainingCurves("x", [0.5], [], [], [])]),
                                    lambda d: replace(d, training_curves=[TrainingCurves("x")]),
@@ -237,6 +248,7 @@ def test_half_filled_runs(report: ReportData, stray: Callable[[ReportData], Repo
     check_accessible(check_stands_alone(render_report(stray(report))))
 
 
+@pytest.mark.golden
 def test_baselines_stand_in_one_order_whatever_the_runs(report: ReportData) -> None:
     turned = replace(report, baselines=report.baselines[::-1])
     assert render_report(turned) == render_report(report)
@@ -254,6 +266,7 @@ def test_times_are_for_people(bare_report: ReportData, created: str, shown: str)
     assert f"· {shown} " in Page(render_report(replace(bare_report, created=created))).text
 
 
+@pytest.mark.golden
 def test_training_curves_name_their_step(report: ReportData) -> None:
     curves = TrainingCurves("from scratch", [1.0, 0.9], [1.0, 0.8], [0.5, 0.6], [0.5, 0.6], step="check of 5 batches")
     html = render_report(replace(report, training_curves=[curves]))

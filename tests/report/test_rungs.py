@@ -46,6 +46,7 @@ def climb(metric: str = "accuracy", name: str = "net") -> Climb:
     )  # fmt: skip
 
 
+@pytest.mark.golden
 def test_every_kind_of_rung_is_on_the_page(report: ReportData) -> None:
     curves = TrainingCurves("full fine-tuning", [1.0, 0.5], [1.1, 0.8], [0.5, 0.9], [0.5, 0.8])
     page = render_report(replace(report, climb=climb(report.verdict.metric), training_curves=[curves]))
@@ -67,6 +68,7 @@ def test_every_kind_of_rung_is_on_the_page(report: ReportData) -> None:
     assert "How training went" not in page.replace(section, "")
 
 
+@pytest.mark.golden
 def test_names_of_base_models_are_text(report: ReportData) -> None:
     data = replace(
         report, climb=climb(report.verdict.metric, HOSTILE), negative_transfer=f"Negative transfer: {HOSTILE}."
@@ -75,6 +77,7 @@ def test_names_of_base_models_are_text(report: ReportData) -> None:
     assert HOSTILE not in page and "&lt;script&gt;" in page
 
 
+@pytest.mark.golden
 def test_one_rung_has_no_chart_and_no_word_on_flattery(report: ReportData) -> None:
     alone = replace(climb(report.verdict.metric), rungs=climb().rungs[:1], stopped="no-goal", optimism=0.0)
     page = render_report(replace(report, climb=alone))

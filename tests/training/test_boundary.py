@@ -88,6 +88,7 @@ def assert_same_bits(kept: BoundaryRows, computed: BoundaryRows) -> None:
                 assert left.dtype == right.dtype
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("family", IMAGE_FAMILIES)
 def test_exact_images_are_the_same_bits_kept_or_computed(family: str, images: Dataset) -> None:
     backbone, stage = small_image_backbone(family)
@@ -124,6 +125,7 @@ def test_exact_texts_are_the_same_bits_kept_or_computed(stage: str) -> None:
         assert not given[0][given[1] == 0].any()
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("runtime", ["auto", "torch"])
 def test_fast_runtimes_give_the_same_bits_kept_or_computed(runtime: str, images: Dataset) -> None:
     backbone, stage = small_image_backbone("resnet")
@@ -159,18 +161,21 @@ def assert_trains_alike(kept: BoundaryRows, computed: BoundaryRows, backbone: Ba
         assert torch.equal(left[f"segments.0.{name}"], tensor), name
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("family", IMAGE_FAMILIES)
 def test_training_from_kept_images_equals_training_from_computed_ones(family: str, images: Dataset) -> None:
     backbone, stage = small_image_backbone(family)
     assert_trains_alike(*both(images, backbone, stage, views=VIEWS, exact=True), backbone, stage)
 
 
+@pytest.mark.golden
 def test_training_from_kept_texts_equals_training_from_computed_ones() -> None:
     pytest.importorskip("transformers")
     backbone = small_text_backbone()
     assert_trains_alike(*both(texts(), backbone, TEXT_STAGE, exact=True), backbone, TEXT_STAGE)
 
 
+@pytest.mark.golden
 def test_what_trains_meanwhile_does_not_reach_the_prefix(images: Dataset) -> None:
     backbone, stage = small_image_backbone("resnet")
     kept, computed = both(images, backbone, stage, exact=True)
@@ -181,6 +186,7 @@ def test_what_trains_meanwhile_does_not_reach_the_prefix(images: Dataset) -> Non
     assert_same_bits(kept, computed)
 
 
+@pytest.mark.golden
 def test_the_store_may_vanish_while_rows_are_read(
     images: Dataset, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +204,7 @@ def test_the_store_may_vanish_while_rows_are_read(
     )
 
 
+@pytest.mark.golden
 def test_a_killed_extraction_goes_on_and_what_is_held_costs_nothing(images: Dataset, store: FeatureStore) -> None:
     class Interrupted(Progress):
         def _draw(self, stage: Any) -> None:
@@ -217,6 +224,7 @@ def test_a_killed_extraction_goes_on_and_what_is_held_costs_nothing(images: Data
     assert_same_bits(rest, boundary_rows(images, backbone, stage, VIEWS, exact=True, cached=False))
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_a_full_disk_means_computing_and_one_line(
     kind: str, images: Dataset, monkeypatch: pytest.MonkeyPatch, store: FeatureStore
@@ -242,6 +250,7 @@ def test_a_full_disk_means_computing_and_one_line(
     assert_same_bits(wanted, got)
 
 
+@pytest.mark.golden
 def test_rows_that_cannot_be_read_are_named(images: Dataset, tmp_path: Path) -> None:
     (tmp_path / "photos" / "odd" / "03.png").write_bytes(b"no picture")
     backbone, stage = small_image_backbone("resnet")
@@ -258,6 +267,7 @@ def test_rows_that_cannot_be_read_are_named(images: Dataset, tmp_path: Path) -> 
         kept.batch(others)
 
 
+@pytest.mark.golden
 def test_the_arithmetic_decides_and_is_said(images: Dataset) -> None:
     backbone, stage = small_image_backbone("resnet")
     said = io.StringIO()
@@ -271,6 +281,7 @@ def test_the_arithmetic_decides_and_is_said(images: Dataset) -> None:
     assert not few.cached
 
 
+@pytest.mark.golden
 def test_what_has_no_boundary_is_refused(images: Dataset) -> None:
     backbone, stage = small_image_backbone("resnet")
     with pytest.raises(ConfigError, match="nothing of small-resnet comes before 'input'"):

@@ -24,6 +24,7 @@ def resnet() -> Backbone:
     return small_image_backbone("resnet")[0]
 
 
+@pytest.mark.golden
 def test_the_formula_written_out(resnet: Backbone) -> None:
     numbers = 16 * 4 * 4  # layer2 of this network at 32 pixels
     assert resnet.stage("layer2").shape == (16, 4, 4)
@@ -46,6 +47,7 @@ def test_the_formula_written_out(resnet: Backbone) -> None:
     assert plan.to_dict()["stage"] == "layer2"
 
 
+@pytest.mark.golden
 def test_number_types_and_copies(resnet: Backbone) -> None:
     def size(**options: Any) -> int:
         return plan_boundary(resnet, "layer2", 10, row_seconds=1.0, **options).bytes
@@ -66,6 +68,7 @@ def test_texts_take_their_mean_length() -> None:
     assert short.cpu_seconds_uncached < long.cpu_seconds_uncached
 
 
+@pytest.mark.golden
 def test_views_that_are_seen_once_are_not_worth_keeping(resnet: Backbone) -> None:
     assert not plan_boundary(resnet, "layer2", 100, 4, 4, choice=FAST).cached
     assert plan_boundary(resnet, "layer2", 100, 4, 5, choice=FAST).cached
@@ -75,11 +78,13 @@ def test_views_that_are_seen_once_are_not_worth_keeping(resnet: Backbone) -> Non
     assert held.cpu_seconds_cached < 0.1
 
 
+@pytest.mark.golden
 def test_pixels_that_do_not_fit_in_memory_are_decoded_each_time(resnet: Backbone) -> None:
     few, many = (plan_boundary(resnet, "layer2", 100, 1, 10, choice=FAST, max_pixel_bytes=size) for size in (1e9, 1e3))
     assert many.cpu_seconds_uncached - few.cpu_seconds_uncached == pytest.approx(9 * 100 * boundary_plan._DECODE)
 
 
+@pytest.mark.golden
 def test_what_does_not_fit_is_computed_and_what_would_fit_is_said(resnet: Backbone) -> None:
     whole = plan_boundary(resnet, "layer2", 100, 3, 10, choice=FAST)
     tight = plan_boundary(resnet, "layer2", 100, 3, 10, choice=FAST, disk_budget=whole.bytes - 1)
@@ -96,6 +101,7 @@ def test_what_does_not_fit_is_computed_and_what_would_fit_is_said(resnet: Backbo
     assert not full.cached  # a tenth of the disk stays free
 
 
+@pytest.mark.golden
 def test_an_earlier_narrow_stage_is_suggested() -> None:
     mobilenet, _ = small_image_backbone("mobilenet")
     stages = mobilenet.stages
@@ -115,6 +121,7 @@ def test_counts_are_positive(resnet: Backbone, name: str) -> None:
         plan_boundary(resnet, "layer2", **{"num_rows": 5, name: 0})  # type: ignore[arg-type]
 
 
+@pytest.mark.golden
 def test_a_stage_that_is_none(resnet: Backbone) -> None:
     with pytest.raises(BackboneError, match="no stage 'layer9'"):
         plan_boundary(resnet, "layer9", 5)

@@ -16,6 +16,7 @@ from small_networks import small_text_backbone
 from training_toys import ArrayRows
 
 
+@pytest.mark.golden
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_every_row_comes_from_its_place(sizes: list[int], random: object) -> None:
     values = [np.arange(size, dtype=np.float32)[:, None] + 10 * part for part, size in enumerate(sizes)]

@@ -78,6 +78,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str
     return undisturbed
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", RECIPES)
 def test_broken_off_at_three_places(
     name: str, wanted: Callable[[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ def _network(outputs: int = 2) -> Network:
     return Network({"features": body}, {"main": nn.Linear(32, outputs)})
 
 
+@pytest.mark.golden
 def test_it_learns_what_no_linear_model_can() -> None:
     points, targets = _xor(600, 0)
     config = TrainingConfig(cpu_seconds=20, learning_rate=1e-2, max_epochs=30)

@@ -162,6 +162,7 @@ def digits() -> tuple[nn.Module, Callable[[int], torch.Tensor]]:
     return network, step
 
 
+@pytest.mark.golden
 def test_the_suggestion_suits_real_digits() -> None:
     """Adam with it learns more in 100 steps than with a hundredth or thirty times as much."""
     network, step = digits()
@@ -182,6 +183,7 @@ def test_the_suggestion_suits_real_digits() -> None:
     assert ends[1] < 0.5 * min(ends[0], ends[2])
 
 
+@pytest.mark.golden
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     network, step = digits()
     sweep = find_learning_rate([network], step, lambda: torch.optim.Adam(network.parameters()))

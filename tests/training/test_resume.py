@@ -106,6 +106,7 @@ def to_the_end(run: Run) -> History:
         return run.finish()
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("make", [plain, every_option, momentum, adam])
 def test_stopped_at_any_step_the_end_is_the_same(make: Callable[[], Run]) -> None:
     whole = make()

@@ -102,6 +102,7 @@ def test_tables(method: str, tmp_path: Path) -> None:
     assert "Without labels of the target nobody has measured" in (out / "model" / "README.md").read_text()
 
 
+@pytest.mark.golden
 def test_a_model_for_the_target_answers_new_rows_of_it(tmp_path: Path) -> None:
     source, target, held_out = tables(tmp_path)
     headstart.adapt(source, target, label="kind", methods=["moment-matching"], out=tmp_path / "out", progress=QUIET)
@@ -109,6 +110,7 @@ def test_a_model_for_the_target_answers_new_rows_of_it(tmp_path: Path) -> None:
     assert measured.evaluation.metrics["accuracy"].value > 0.9 and measured.unusual < 20
 
 
+@pytest.mark.golden
 def test_what_labels_said_afterwards_stands_in_the_card(tmp_path: Path) -> None:
     source, _, held_out = tables(tmp_path)
     found = headstart.adapt(
@@ -153,6 +155,7 @@ def test_not_adapting_is_a_model_too(tmp_path: Path) -> None:
     check_same_answers(out, same)
 
 
+@pytest.mark.golden
 def test_a_second_run_replaces_the_first_whole(tmp_path: Path) -> None:
     source, target, held_out = tables(tmp_path)
     out = tmp_path / "out"

@@ -67,6 +67,7 @@ def test_without_a_shift_nothing_is_adapted() -> None:
     assert "accuracy" not in str(found)
 
 
+@pytest.mark.golden
 def test_labels_of_the_target_choose_nothing() -> None:
     truth = stretched()[3]
     right, wrong, none = adapted(target_labels=truth), adapted(target_labels=truth[::-1]), adapted()
@@ -127,6 +128,7 @@ def test_the_chosen_candidate_is_a_model_that_answers_alike(method: str) -> None
         assert len(seen[0]) == len(seen[1]) == 160
 
 
+@pytest.mark.golden
 def test_files_hold_what_was_found(tmp_path: Path) -> None:
     found = adapted(out=tmp_path / "out", target_labels=stretched()[3])
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -212,6 +214,7 @@ def test_cells_that_are_no_numbers_cost_their_row_and_not_the_table(tmp_path: Pa
     assert "target: 158 vector rows; left out: 2 rows lack a number in one of 3 feature columns" in said
 
 
+@pytest.mark.golden
 def test_a_table_of_pictures_and_a_folder_of_pictures(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -50,6 +50,7 @@ def bent(num_rows: int = 300, seed: int = 0) -> tuple[Any, Any, Any, Any]:
     return source, values, target, truth
 
 
+@pytest.mark.golden
 def test_a_straight_line_is_laid_where_the_target_is() -> None:
     """The textbook case of reweighting (Sugiyama et al. 2007): a line through a curve must lie where the target's rows are."""
     source, values, target, truth = bent()
@@ -110,6 +111,7 @@ def test_without_a_shift_no_rule_adapts_for_a_gain_that_is_not_there(rule: str) 
     assert all(line.score is not None for line in found.lines)
 
 
+@pytest.mark.golden
 def test_the_folder_holds_numbers_and_a_model_that_predicts_them(tmp_path: Path) -> None:
     _, _, target, truth = stretched()
     found = adapted(out=tmp_path / "out", target_labels=list(truth), rule="dev")
@@ -125,6 +127,7 @@ def test_the_folder_holds_numbers_and_a_model_that_predicts_them(tmp_path: Path)
     np.testing.assert_allclose(again.scores, found.values_m, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.golden
 def test_every_aligner_that_serves_numbers_competes_or_says_why() -> None:
     source, values, target, _ = stretched(80)
     rivals = try_value_candidates(
@@ -149,6 +152,7 @@ def test_every_aligner_that_serves_numbers_competes_or_says_why() -> None:
     assert sum(isinstance(rival.evidence, ValueEvidence) for rival in rivals) >= 15
 
 
+@pytest.mark.golden
 def test_red_and_white_wines(shared_data: Path) -> None:
     """Quality as a number, 500 of each: R2 hardly exceeds 0 either way, and what is chosen is never much worse than staying."""
     table = pd.read_parquet(shared_data / "tab_wine_quality" / "wine_quality.parquet")

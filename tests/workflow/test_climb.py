@@ -119,6 +119,7 @@ def test_a_named_strategy_is_delivered_and_made_again_from_all_rows(
     assert run.model.backbone.weights_digest != _network().weights_digest
 
 
+@pytest.mark.golden
 def test_without_a_goal_nothing_is_fine_tuned_and_the_report_says_what_it_would_bring(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,12 +132,14 @@ def test_without_a_goal_nothing_is_fine_tuned_and_the_report_says_what_it_would_
     assert "expected to bring" in str(run)
 
 
+@pytest.mark.golden
 def test_head_means_head(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FineTuning, "fit", lambda *a, **k: pytest.fail("fine-tuned though told not to"))
     run = _fit(photos, tmp_path / "run", strategy="head", goal="accuracy >= 1")
     assert run.report.climb is not None and [line.name for line in run.report.climb.rungs] == ["head"]
 
 
+@pytest.mark.golden
 def test_a_head_that_begins_a_training_has_not_seen_the_judging_rows(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def _fit(source: Any, out: Path, **options: Any) -> headstart.Run:
     return headstart.fit(source, out=out, progress=Progress(quiet=True), **options)
 
 
+@pytest.mark.golden
 def test_vectors_become_a_model_a_report_and_a_verdict(tmp_path: Path) -> None:
     vectors, labels = _vectors()
     run = _fit(vectors, tmp_path / "run", labels=[f"class {i}" for i in labels])
@@ -65,6 +66,7 @@ def test_vectors_become_a_model_a_report_and_a_verdict(tmp_path: Path) -> None:
     assert len(frame) == report["rows"]["test"] if isinstance(report["rows"], dict) else True
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("kind", ["regression", "multilabel"])
 def test_other_targets(kind: str, tmp_path: Path) -> None:
     vectors, _ = _vectors(160)
@@ -83,6 +85,7 @@ def test_other_targets(kind: str, tmp_path: Path) -> None:
     headstart.load_model(run.folder)
 
 
+@pytest.mark.golden
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     vectors, labels = _vectors()
     first = _fit(vectors, tmp_path / "a", labels=labels, seed=3)
@@ -92,6 +95,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
     assert first.predictions.ids == second.predictions.ids != other.predictions.ids
 
 
+@pytest.mark.golden
 def test_test_labels_cannot_reach_the_model(tmp_path: Path) -> None:
     """Scrambling the labels of the test rows changes the figures and nothing else."""
     vectors, labels = _vectors()
@@ -105,6 +109,7 @@ def test_test_labels_cannot_reach_the_model(tmp_path: Path) -> None:
     assert fooled.metrics["accuracy"] < honest.metrics["accuracy"]
 
 
+@pytest.mark.golden
 def test_test_labels_cannot_reach_a_rung(tmp_path: Path) -> None:
     """With a goal, too: every figure and decision of the climb stays when the labels of the test rows are scrambled."""
     vectors, labels = _vectors()
@@ -127,6 +132,7 @@ def test_test_labels_cannot_reach_a_rung(tmp_path: Path) -> None:
     assert honest.report.goal.met and not fooled.report.goal.met
 
 
+@pytest.mark.golden
 def test_negative_transfer_is_said_in_verdict_report_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The class lies in the raw input, and a base model that throws it away does worse."""
     import torch
@@ -169,6 +175,7 @@ def test_negative_transfer_is_said_in_verdict_report_and_text(tmp_path: Path, mo
     assert 'class="goal harm"' in (run.folder / "report.html").read_text()
 
 
+@pytest.mark.golden
 def test_random_labels_are_not_called_a_success(tmp_path: Path) -> None:
     vectors, _ = _vectors(200)
     noise = np.random.default_rng(1).integers(0, 2, 200)
@@ -177,6 +184,7 @@ def test_random_labels_are_not_called_a_success(tmp_path: Path) -> None:
     assert "did not help" in run.verdict or "Unclear" in run.verdict
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("goal", ["accuracy >= 0.2", "accuracy >= 0.999 and log_loss <= 0.0001"])
 def test_a_goal_is_judged_and_said(goal: str, tmp_path: Path) -> None:
     vectors, labels = _vectors()
@@ -268,6 +276,7 @@ def test_a_base_model_for_other_rows_is_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.golden
 def test_rows_from_one_template_can_still_be_tested(tmp_path: Path) -> None:
     """A chain of near-duplicates that takes in everything must not swallow the test rows; it is said instead."""
     sentence = "dear customer, your order with the number {} has reached the warehouse in the north and looks {}"

@@ -27,6 +27,7 @@ def rows(num_rows: int = 300, seed: int = 0) -> tuple[Any, Any]:
     return values, np.array(["ant", "bee"])[labels]
 
 
+@pytest.mark.golden
 def test_a_moved_column_is_named(tmp_path: Path) -> None:
     source, labels = rows()
     target = rows(seed=1)[0] + [0.0, 0.0, 2.0]
@@ -57,6 +58,7 @@ def test_nothing_moved_says_so_and_suggests_not_to_adapt() -> None:
     assert str(found).startswith("No shift that matters") and "leverage" not in str(found)
 
 
+@pytest.mark.golden
 def test_changed_class_shares_are_told_from_moved_features() -> None:
     source, labels = rows(600)
     target, truth = rows(600, seed=1)
@@ -70,6 +72,7 @@ def test_changed_class_shares_are_told_from_moved_features() -> None:
     assert without.diagnosis.kind == "covariate shift" and without.diagnosis.label_shift is None
 
 
+@pytest.mark.golden
 def test_labels_of_the_target_are_not_read(tmp_path: Path) -> None:
     source, labels = rows()
     target, truth = rows(seed=1)

@@ -65,6 +65,7 @@ def test_the_stricter_limit_holds_and_nan_breaks_it() -> None:
     assert not Limits() and Limits(latency=1)
 
 
+@pytest.mark.golden
 def test_the_estimate_of_a_saved_model_is_near_the_real_one(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 90)
