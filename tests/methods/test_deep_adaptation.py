@@ -202,7 +202,47 @@ def test_rows_of_no_known_class_are_left_to_the_model() -> None:
     source, labels = shifted(40, 0, 0.0)
     model = AdaptedNetwork(read_recipe("dance"), "dense8-relu", num_steps=10).fit(source, labels, source + 0.5)
     assert model.unknown_above_ == 0.5
-    assert AdaptedNetwork(layers="dense8-relu", num_steps=2).fit(source, labels, source).unknown_above_ is None
+    scores = model.predict_proba(source)
+    entropy = -(scores * np.log(scores)).sum(axis=1)
+    assert np.array_equal(model.unknown(source), entropy > 0.5 * np.log(2))
+    alone = AdaptedNetwork(layers="dense8-relu", num_steps=2).fit(source, labels, source)
+    assert alone.unknown_above_ is None and alone.unknown(source) is None
+
+
+@pytest.mark.parametrize("recipe", ["osbp", "ce + 0.5*osbp"])
+def test_an_output_for_rows_of_no_class_belongs_to_the_head(recipe: str) -> None:
+    from headstart.catalog import read_objectives, read_recipe
+
+    source, labels = shifted(40, 0, 0.0)
+    made = read_objectives(recipe) if "+" in recipe else read_recipe(recipe)
+    model = AdaptedNetwork(made, "dense16-relu", scaling="columns", num_steps=30, learning_rate=0.01)
+    model.fit(source, labels, source + np.float32([0.0, 4.0]))
+    head = model.to_head(Task("classification", ("down", "up")))
+    rows = np.random.default_rng(0).normal(0, 10, (200, 2)).astype(np.float32)
+    said = model.unknown(rows)
+    assert said is not None and 0 < said.sum() < len(rows)
+    table = head.open_probabilities(rows)
+    assert table is not None and table.shape == (len(rows), 3)
+    assert np.array_equal(table[:, 2] > table[:, :2].max(axis=1), said)
+    np.testing.assert_allclose(head.predict_proba(rows), model.predict_proba(rows), atol=1e-5)
+    assert model.hidden(rows).shape == (len(rows), 16)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("strategy", ["head-only", "last-stages:1"])
+def test_a_model_says_unknown_after_a_folder_as_before(strategy: str, network: Backbone, tmp_path: Path) -> None:
+    from headstart.catalog import read_recipe
+
+    source, target = pictures(36, 0, 0), pictures(30, 60, 1, labelled=False)
+    method = DeepAdaptation(read_recipe("osbp"), "osbp", strategy=strategy, config=SHORT, runtime="torch-fp32")
+    found = method.fit(source, target, network, store=False)
+    loaded = load_model(found.model.save(tmp_path / "model"))
+    said = loaded.predict(target, store=False, runtime="torch-fp32")
+    assert found.target_unknown is not None and said.unknown_n is not None
+    assert np.array_equal(said.unknown_n, found.target_unknown)
+    np.testing.assert_allclose(said.scores, found.target_scores, atol=2e-5)
+    assert [label == "unknown" for label in said.labels] == found.target_unknown.tolist()
+    assert "the output for rows of no class" in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

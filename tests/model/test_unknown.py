@@ -67,3 +67,21 @@ def test_a_folder_with_another_share_is_refused(model: Model, tmp_path: Path, va
     model.save(folder)
     with pytest.raises(ModelError, match="lacks or misstates unknown_above"):
         load_model(folder)
+
+
+def test_rows_of_other_classes_are_measured_where_a_model_may_say_so(model: Model) -> None:
+    from headstart.workflow import evaluate
+
+    rows = np.array([[0.0, 0.0], [3.0, 3.0], [3.0, 2.9], [1.5, 1.5], [1.55, 1.5]], np.float32)
+    labels = ["near", "far", "near", "between", "between"]
+    plain = evaluate(model, rows, labels=labels, store=False)
+    assert plain.open_set is None and plain.rows == 3
+    model.unknown_above = 0.9
+    found = evaluate(model, rows, labels=labels, store=False)
+    assert found.open_set is not None and found.rows == 3 and found.open_set.num_unknown == 2
+    assert found.open_set.known.value == 0.75  # far: one of one; near: one of two
+    assert found.open_set.unknown.value == 1.0
+    assert found.open_set.both.value == pytest.approx(2 * 0.75 / 1.75)
+    assert found.evaluation.metrics["accuracy"].value == plain.evaluation.metrics["accuracy"].value
+    assert "2 rows of other classes answered unknown" in str(found)
+    assert found.to_dict()["open_set"]["num_unknown"] == 2

@@ -196,3 +196,29 @@ def test_rows_that_are_features_have_no_stages() -> None:
     with pytest.raises(ConfigError, match="features already and have no stages"):
         headstart.adapt(source, target, labels=labels, strategy="full", progress=QUIET, store=False)
     assert FittedStages.__doc__
+
+
+@pytest.mark.golden
+def test_rows_of_no_class_are_told_and_counted_as_told(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from headstart.workflow.adaptation_page import page_data
+
+    source, labels, target, truth = moved()
+    strange = np.random.default_rng(5).normal(size=(60, 3)).astype(np.float32) + np.float32([2.0, -6.0, 6.0])
+    rows, names = np.concatenate([target[:, :], strange]), [*truth, *["wasp"] * 60]
+    found = headstart.adapt(
+        source, rows, labels=labels, target_labels=names, methods=["osbp", "dance"], progress=QUIET, store=False
+    )
+    assert found.hindsight is not None and found.hindsight.unknown == 60
+    for name in ("osbp", "dance"):
+        chosen = replace(found, selection=replace(found.selection, chosen=name))
+        said = np.array(chosen.predictions)
+        line = next(line for line in found.lines if line.name == name)
+        wanted = np.where(np.array(names) == "wasp", "unknown", names)
+        assert line.measured is not None and line.measured.value == np.mean(said == wanted)
+        loaded = headstart.load_model(chosen.model.save(tmp_path / name))
+        assert loaded.predict(rows, store=False).labels == said.tolist()
+        shift = page_data(chosen).shifts[-1]
+        assert (shift.name, shift.rows) == ("wasp", 60)
+        assert shift.right_after == (said[120:] == "unknown").sum()

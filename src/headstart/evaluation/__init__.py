@@ -4,6 +4,7 @@ from headstart.evaluation.baselines import RawBaseline, majority_scores
 from headstart.evaluation.intervals import Interval, bootstrap_interval, bootstrap_intervals, wilson_interval
 from headstart.evaluation.labels import SuspectLabel, suspect_labels
 from headstart.evaluation.learning_curve import CurvePoint, learning_curve, learning_sizes
+from headstart.evaluation.open_set import OpenSetResult, evaluate_open_set
 from headstart.evaluation.paired import PairedTest, paired_test
 from headstart.evaluation.protocol import ClassRow, Evaluation, ReliabilityBin, evaluate
 from headstart.evaluation.sealed import SealedTest
@@ -15,6 +16,7 @@ __all__ = [
     "CurvePoint",
     "Evaluation",
     "Interval",
+    "OpenSetResult",
     "PairedTest",
     "RawBaseline",
     "ReliabilityBin",
@@ -26,6 +28,7 @@ __all__ = [
     "bootstrap_intervals",
     "default_metric",
     "evaluate",
+    "evaluate_open_set",
     "format_interval",
     "format_metric",
     "format_number",

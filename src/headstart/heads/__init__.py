@@ -6,6 +6,7 @@ from headstart.heads.logistic import LogisticHead
 from headstart.heads.memo import head_key, recall_head, remember_head
 from headstart.heads.nearest_mean import NearestMeanHead
 from headstart.heads.network_head import NetworkHead, load_head
+from headstart.heads.open_set_head import OpenSetHead
 from headstart.heads.ridge import LinearRegressionHead, RidgeHead
 from headstart.heads.rows import TrainingRows
 from headstart.heads.scoring import Head
@@ -19,6 +20,7 @@ __all__ = [
     "LogisticHead",
     "NearestMeanHead",
     "NetworkHead",
+    "OpenSetHead",
     "RidgeHead",
     "TrainingRows",
     "build_layers",

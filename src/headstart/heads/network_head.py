@@ -258,7 +258,9 @@ def load_head(config: dict[str, Any], state: dict[str, Array]) -> Head:
         If the kind is unknown, or the arrays are missing or do not fit.
     """
     from headstart.heads.head import LinearHead
+    from headstart.heads.open_set_head import OpenSetHead
 
-    if config.get("kind") == NetworkHead.kind:
-        return NetworkHead.from_state(config, state)
+    for kind in (NetworkHead, OpenSetHead):
+        if config.get("kind") == kind.kind:
+            return kind.from_state(config, state)
     return LinearHead.from_state(config, state)

@@ -64,6 +64,11 @@ class Head(ABC):
             raise ConfigError("predict_proba: a regression head has no probabilities; call predict.")
         return to_probabilities(self.task, self.decision(features_nd), self.temperature)
 
+    def open_probabilities(self, features_nd: Array) -> Array | None:
+        """Return probabilities (n, k + 1) with a last one for rows of no class; None for a head that knows no such rows."""
+        del features_nd
+        return None
+
     def predict(self, features_nd: Array) -> Array:
         """Return class numbers (n,) int64, indicators (n, k) uint8, or numbers (n,) float64, as the task says."""
         scores = self.decision(features_nd)

@@ -24,11 +24,12 @@ from headstart.core.errors import ConfigError
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.data import open_dataset
-from headstart.heads import NetworkHead
+from headstart.heads import NetworkHead, OpenSetHead
 from headstart.heads.layers import parse_layers
 from headstart.methods.adaptations import AdaptationRecipe, LossOf, source_only
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
-from headstart.methods.adaptations.heads import heads_of, split_head, steps_to_epochs
+from headstart.methods.adaptations.heads import heads_of, open_head, split_head, steps_to_epochs
+from headstart.model.predictions import entropy_above, last_is_largest
 from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
 
 __all__ = ["AdaptedNetwork"]
@@ -42,8 +43,9 @@ _HIDDEN = "hidden"
 class AdaptedNetwork(DomainClassifier):
     """A small network trained for the target on features of both domains.
 
-    After ``fit``: ``head_`` (`NetworkHead` on rows on one scale), ``centre_`` and ``scale_`` of the rows, ``histories_``, and
-    ``unknown_above_``, the entropy above which a row is of no class the source knows (None for recipes that know no such rows).
+    After ``fit``: ``head_`` (on rows on one scale: a `NetworkHead`, or an `OpenSetHead` where the recipe has learned an output
+    for rows of no class), ``centre_`` and ``scale_`` of the rows, ``histories_``, and ``unknown_above_``, the entropy above which
+    a row is of no class the source knows. `unknown` says which rows those are.
 
     Parameters
     ----------
@@ -112,8 +114,8 @@ class AdaptedNetwork(DomainClassifier):
             threads=1,  # matrices this small are computed sooner than threads agree
         )
         width = domains.source_nd.shape[1]
-        self.head_ = NetworkHead(self.layers, width, task, seed=derive_seed(self.seed, "head") % 2**31)
-        hidden, last = split_head(self.head_)
+        head = NetworkHead(self.layers, width, task, seed=derive_seed(self.seed, "head") % 2**31)
+        hidden, last = split_head(head)
         assert hidden is not None
         recipe = make_recipe(self.recipe, task, config, source)
         network = Network({_HIDDEN: hidden}, heads_of(recipe, last, self.seed))
@@ -121,7 +123,8 @@ class AdaptedNetwork(DomainClassifier):
         job = Adapting(network, task, source, target, recipe, config, loss_of(task, config, source), plan)
         self.unknown_above_ = recipe.unknown_above
         self.histories_: tuple[History, ...] = adapt_network(job)
-        self.head_.module.eval()
+        head.module.eval()
+        self.head_ = open_head(head, recipe)
 
     def _check_options(self) -> None:
         who = type(self).__name__
@@ -157,15 +160,30 @@ class AdaptedNetwork(DomainClassifier):
     def _probabilities(self, X: Any) -> FloatArray:
         return np.asarray(self.head_.predict_proba(self._scaled(X)), np.float64)
 
+    @property
+    def _network_head(self) -> NetworkHead:
+        """The head that has hidden layers."""
+        return self.head_.network if isinstance(self.head_, OpenSetHead) else self.head_
+
+    def unknown(self, rows: Any) -> npt.NDArray[np.bool_] | None:
+        """Return which target rows are of none of the classes, shape (rows,); None for a recipe that knows no such rows."""
+        scaled = self._scaled(rows)
+        open_nk = self.head_.open_probabilities(scaled)
+        if open_nk is not None:
+            return last_is_largest(open_nk)
+        if self.unknown_above_ is None:
+            return None
+        return entropy_above(self.head_.predict_proba(scaled), self.unknown_above_)
+
     def hidden(self, rows: Any) -> npt.NDArray[np.float32]:
         """Return rows as the last layer sees them: the outputs of the hidden layers, float32 (rows, r)."""
-        module, _ = split_head(self.head_)
+        module, _ = split_head(self._network_head)
         assert module is not None
         with torch.no_grad():
             output: npt.NDArray[np.float32] = module.eval()(torch.from_numpy(self._scaled(rows))).numpy()
         return output
 
-    def to_head(self, task: Task) -> NetworkHead:
+    def to_head(self, task: Task) -> NetworkHead | OpenSetHead:
         """Return a head that takes rows as they came: centre and scale are part of its first layer.
 
         Parameters
@@ -173,8 +191,13 @@ class AdaptedNetwork(DomainClassifier):
         task : Task
             Names of the classes in the order of ``classes_``.
         """
-        head = NetworkHead(self.layers, len(self.centre_), task, seed=self.head_.seed)
-        head.module.load_state_dict(self.head_.module.state_dict())
+        if isinstance(self.head_, OpenSetHead):
+            return OpenSetHead(self._unscaled(self.head_.network, self.head_.network.task), task)
+        return self._unscaled(self.head_, task)
+
+    def _unscaled(self, trained: NetworkHead, task: Task) -> NetworkHead:
+        head = NetworkHead(trained.layers, len(self.centre_), task, seed=trained.seed)
+        head.module.load_state_dict(trained.module.state_dict())
         first: Any = next(head.module.children())
         weight, bias = (item.detach().double().numpy() for item in (first.weight, first.bias))
         folded = weight / self.scale_

@@ -72,6 +72,8 @@ class DeeplyAdapted:
         What a person should know.
     cpu_seconds : float
         CPU time of all of it, all threads.
+    target_unknown : bool array of shape (m,), optional
+        Which of these target rows are of none of the classes, where the recipe has learned to tell.
     """
 
     model: Model
@@ -85,6 +87,7 @@ class DeeplyAdapted:
     plan_reason: str
     notes: tuple[str, ...] = ()
     cpu_seconds: float = 0.0
+    target_unknown: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,7 @@ class DeepAdaptation:
             plan_reason=found.plan_reason,
             notes=tuple(job.notes),
             cpu_seconds=time.process_time() - started,
+            target_unknown=found.target_unknown,
         )
 
     def _words(self, strategy: Strategy) -> str:

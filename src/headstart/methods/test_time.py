@@ -34,7 +34,7 @@ from headstart.core.progress import Progress
 from headstart.core.seeds import generator
 from headstart.data import Dataset
 from headstart.features import FeatureStore
-from headstart.heads import Head, NetworkHead
+from headstart.heads import Head, NetworkHead, OpenSetHead
 from headstart.methods.fisher_anchor import FisherAnchor, diagonal_fisher
 from headstart.methods.network_outputs import network_outputs
 from headstart.methods.target_statistics import affine_parameters, batch_normalisations, replace_statistics
@@ -318,8 +318,12 @@ class TestTimeAdaptation:
         return replace(made, provenance=provenance, folder=None)
 
 
-def _behind_map(head: Head, scale_d: Array, shift_d: Array) -> NetworkHead:
+def _behind_map(head: Head, scale_d: Array, shift_d: Array) -> Head:
     """Return a head that answers for features z as the given one does for ``scale * z + shift``."""
+    if isinstance(head, OpenSetHead):
+        mapped = _behind_map(head.network, scale_d, shift_d)
+        assert isinstance(mapped, NetworkHead)
+        return OpenSetHead(mapped, head.task)
     module = copy.deepcopy(head.to_module())
     layers = list(module) if isinstance(module, nn.Sequential) else [module]
     first: Any = next((layer for layer in layers if not isinstance(layer, nn.Flatten | nn.Dropout | nn.Identity)), None)

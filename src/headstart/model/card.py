@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headstart.heads import OpenSetHead
+
 if TYPE_CHECKING:
     from headstart.model.model import Model
 
@@ -32,7 +34,9 @@ def model_card(model: Model) -> str:
         shown = ", ".join(_plain(name) for name in model.task.classes[:_MOST_CLASSES])
         more = len(model.task.classes) - _MOST_CLASSES
         lines += ["## Classes", "", shown + (f" and {more} more" if more > 0 else ""), ""]
-    if model.unknown_above is not None:
+    if isinstance(model.head, OpenSetHead):
+        lines += ['A row is answered "unknown" where the output for rows of no class is above that of every class.', ""]
+    elif model.unknown_above is not None:
         share = f"{100 * model.unknown_above:g} %"
         lines += [
             f'A row is answered "unknown" where the entropy of its probabilities is above {share} of the largest.',
@@ -83,7 +87,7 @@ def _origin_lines(model: Model) -> list[str]:
     elif adaptation:
         lines.append(f"- head: {_plain(adaptation['method'])}, learnt from {rows} labelled source rows")
     else:
-        verb = "trained" if model.head.kind == "network" else "solved"
+        verb = "trained" if model.head.kind in {"network", "open-set"} else "solved"
         lines.append(f"- head: {type(model.head).__name__}, {verb} on {rows} labelled rows")
     if later := model.provenance.get("test_time"):
         lines.append(

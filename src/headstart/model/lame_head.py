@@ -120,6 +120,10 @@ class LAMEHead(Head):
         answers[seen] = known
         return answers
 
+    def open_probabilities(self, features_nd: Array) -> Array | None:
+        """Return what the head within says of rows of no class; neighbours correct only which class it is."""
+        return self.head.open_probabilities(features_nd)
+
     def decision(self, features_nd: Array) -> Array:
         """Return logarithms of the probabilities, shape (n, k)."""
         return np.log(np.maximum(self.predict_proba(features_nd), _LEAST))

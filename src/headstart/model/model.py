@@ -18,7 +18,7 @@ from headstart.data import Dataset, is_table, open_dataset
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.heads import Head
 from headstart.model.novelty import NoveltyScorer
-from headstart.model.predictions import Predictions, entropy_above
+from headstart.model.predictions import Predictions, entropy_above, last_is_largest
 
 __all__ = ["Model", "head_scores"]
 
@@ -47,7 +47,7 @@ class Model:
         Where it was loaded from or saved to.
     unknown_above : float in (0, 1), optional
         Where training has prepared for classes that are none of the task's: the share of the largest entropy, log k, above
-        which a row is answered "unknown".
+        which a row is answered "unknown". A head with an output for such rows (`headstart.heads.OpenSetHead`) needs none.
     feature_names : tuple of str
         Columns of the training table, in the order of the features: new tables are read by name, wherever their columns
         stand. Empty for rows that are no table's.
@@ -127,12 +127,26 @@ class Model:
         else:
             distances_n = self.novelty.distances(centre_nd).astype(np.float64)
             novelty_n = distances_n / max(self.novelty.threshold, 1e-12)
-        share, unknown_n = self.unknown_above, None
-        if share is not None and self.task.kind == "classification":
-            unknown_n = entropy_above(scores, float(share))
         return Predictions(
-            self.task, ids, scores, novelty_n, novelty_n > 1, np.asarray(features.kept), features.failures, unknown_n
+            self.task,
+            ids,
+            scores,
+            novelty_n,
+            novelty_n > 1,
+            np.asarray(features.kept),
+            features.failures,
+            self._unknown(values, scores),
         )
+
+    def _unknown(self, values: NDArray[np.float32], scores_nk: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+        """Return which rows are of none of the classes; None for a model that was not prepared to tell."""
+        views = [values] if values.ndim == 2 else [values[:, view] for view in range(values.shape[1])]
+        open_views = [found for found in map(self.head.open_probabilities, views) if found is not None]
+        if open_views:
+            return last_is_largest(np.mean(open_views, axis=0))
+        if self.unknown_above is not None and self.task.kind == "classification":
+            return entropy_above(scores_nk, float(self.unknown_above))
+        return None
 
     def save(self, folder: str | Path) -> Path:
         """Write the model as a folder and return its path."""

@@ -16,7 +16,7 @@ from headstart.data import Finding
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UNKNOWN", "Predictions", "entropy_above"]
+__all__ = ["UNKNOWN", "Predictions", "entropy_above", "last_is_largest"]
 
 UNKNOWN = "unknown"
 
@@ -40,6 +40,24 @@ def entropy_above(scores_nk: NDArray[np.float64], share: float) -> NDArray[np.bo
     """
     logs_nk = np.log(np.where(scores_nk > 0, scores_nk, 1.0))
     return np.asarray(-(scores_nk * logs_nk).sum(1) > share * np.log(scores_nk.shape[1]))
+
+
+def last_is_largest(scores_no: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return which rows score higher in their last column, which stands for none of the classes, than in any other.
+
+    Source: Saito et al., "Open Set Domain Adaptation by Backpropagation" (arXiv:1804.10427), section 3.
+
+    Parameters
+    ----------
+    scores_no : float array of shape (n, k + 1)
+        Probabilities or logits.
+
+    Examples
+    --------
+    >>> last_is_largest(np.array([[0.4, 0.2, 0.4], [0.3, 0.3, 0.4]]))
+    array([False,  True])
+    """
+    return np.asarray(scores_no[:, -1] > scores_no[:, :-1].max(axis=1))
 
 
 @dataclass(frozen=True)

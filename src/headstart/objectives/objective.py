@@ -190,6 +190,10 @@ class Objective(nn.Module):
     def after_step(self) -> None:
         """Do what has to happen once after each optimiser step (queues, momentum encoders). The default does nothing."""
 
+    def unknown_layer(self) -> nn.Linear | None:
+        """Return the layer that scores, beside the head ``"main"``, rows of no class; None for all that learn no such thing."""
+        return None
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments as a JSON value: ``type(self)(**self.config())`` is the same objective.
 

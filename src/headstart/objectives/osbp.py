@@ -8,8 +8,8 @@ Source: Saito, Yamamoto, Ushiku & Harada, "Open Set Domain Adaptation by Backpro
 3, with the sign of L_adv turned so that it is the cross-entropy the text describes. The cross-entropy of source rows over
 k + 1 classes is that over k, which stands beside this term, and the first mean here; so ``ce + osbp`` is the paper's sum.
 Use it where target rows may belong to no source class. The output u, linear in the features, is the objective's own;
-`unknown_logits` gives it for any features, and a row is unknown where it is above all of the head's logits. A network that is
-saved without the objective answers with the known classes alone.
+`unknown_logits` gives it for any features, and a row is unknown where it is above all of the head's logits. A model that is made
+of the network takes it over (`unknown_layer`, `headstart.heads.OpenSetHead`).
 It ignores how many unknown classes there are, and takes them for one. With no unknown rows it gives some away all the same.
 Shapes: n source rows, m target rows, b rows in all, d features, k known classes.
 """
@@ -141,6 +141,10 @@ class OSBP(Objective):
             torch.manual_seed(derive_seed(self.seed, "unknown class"))
             self.unknown = nn.Linear(setup.known_width("OSBP"), 1)
         self.unknown.to(device_of(setup))
+
+    def unknown_layer(self) -> nn.Linear | None:
+        """Return the unknown class's output, which belongs to the head ``"main"``; None for another head's."""
+        return self.unknown if self.head == "main" and self._classifier else None
 
     @full_precision
     def unknown_logits(self, features_bd: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ class Hindsight:
         ]
         if self.unknown:
             lines.append(
-                f"{self.unknown:,} of these rows belong to classes the source does not have; none can be named rightly."
+                f'{self.unknown:,} of these rows belong to classes the source does not have; "unknown" is the one right answer '
+                "to them, and only methods for open sets give it."
             )
         return "\n".join(lines)
 

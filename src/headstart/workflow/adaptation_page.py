@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headstart.catalog import entries
 from headstart.core.errors import HeadstartError
 from headstart.distances import Measurement, measure_domains
+from headstart.model.predictions import UNKNOWN
 from headstart.report import RowExample
 from headstart.report.adapt import AdaptData, AnswerShift, DomainsInPlane
 from headstart.workflow.adaptations import COMMITTEE, NO_ADAPTATION
@@ -48,7 +49,7 @@ def page_data(found: Adaptation) -> AdaptData:
     assert stays is not None and chosen is not None
     seen = _moved(found, chosen)
     before, after = _planes(found, stays, chosen, seen)
-    scores = stays.target_scores, chosen.target_scores
+    answers = (stays.target_answers_m, chosen.target_answers_m) if found.values_m is None else None
     is_vector = two.source.modality == "vector"
     return AdaptData(
         source=found.names[0],
@@ -62,12 +63,12 @@ def page_data(found: Adaptation) -> AdaptData:
         rule_fails=found.rule.facts.fails_when,
         lines=found.lines,
         hindsight=found.hindsight,
-        changed=_changed(*scores),
+        changed=None if answers is None else int((answers[0] != answers[1]).sum()),
         before=before,
         after=after,
         gaps=_gaps(two.source_nd, two.target_md, seen, found.seed),
-        shifts=_shifts(found, *scores),
-        examples=[] if is_vector else _examples(found, *scores),
+        shifts=[] if answers is None else _shifts(found, answers),
+        examples=[] if is_vector or answers is None else _examples(found, answers, (stays, chosen)),
         summaries=_SUMMARIES
         | {entry.name: entry.summary for kind in ("aligner", "adaptation") for entry in entries(kind)},
         new_rows=chosen.new_rows,
@@ -105,21 +106,21 @@ def _planes(
     known = None if seen is None else chosen.source_seen_rows
     learnt = np.arange(len(two.source_nd)) if known is None else known
     rows = _spread(len(learnt), _MOST_DRAWN), _spread(len(two.target_md), _MOST_DRAWN)
-    names = np.array(found.classes, dtype=object)
+    names = np.array([*found.classes, UNKNOWN], dtype=object)
     classes: list[str] = []
-    if two.source.task is not None and two.source.targets is not None and len(names):
+    if two.source.task is not None and two.source.targets is not None and len(found.classes):
         classes = [two.source.task.classes[int(place)] for place in two.source.targets[learnt[rows[0]]]]
 
-    def plane(parts: tuple[Array, Array], scores: Array) -> DomainsInPlane:
+    def plane(parts: tuple[Array, Array], fitted: FittedCandidate) -> DomainsInPlane:
         source, target, explained = plane_of(parts[0][rows[0]], parts[1][rows[1]])
-        answers = list(names[scores.argmax(axis=1)][rows[1]]) if len(names) else []
+        answers = list(names[fitted.target_answers_m[rows[1]]]) if len(found.classes) else []
         return DomainsInPlane(source, target, classes, answers, explained)
 
     whole = two.source_nd[learnt], two.target_md
-    before = plane(whole, chosen.target_scores if seen is None else stays.target_scores)
+    before = plane(whole, chosen if seen is None else stays)
     if seen is None:
         return before, None
-    after = plane(seen, chosen.target_scores)
+    after = plane(seen, chosen)
     signs = turned_like(
         np.concatenate([after.source_n2, after.target_m2]), np.concatenate([before.source_n2, before.target_m2])
     )
@@ -152,16 +153,8 @@ def _measured(source_nd: Array, target_md: Array, seed: int) -> list[Measurement
     return found
 
 
-def _changed(before: Array, after: Array) -> int | None:
-    """Return how many rows get another class; None for numbers."""
-    return int((before.argmax(axis=1) != after.argmax(axis=1)).sum()) if before.ndim == 2 else None
-
-
-def _shifts(found: Adaptation, before: Array, after: Array) -> list[AnswerShift]:
+def _shifts(found: Adaptation, answers: tuple[Array, Array]) -> list[AnswerShift]:
     """Return answers given and answers right, class by class; classes the source lacks come last."""
-    if before.ndim != 2:
-        return []
-    answers = before.argmax(axis=1), after.argmax(axis=1)
     truth = None if found.truth is None else np.asarray(found.truth, dtype=object)
     shifts = []
     for place, name in enumerate(found.classes):
@@ -176,15 +169,21 @@ def _shifts(found: Adaptation, before: Array, after: Array) -> list[AnswerShift]
         )
     if truth is not None:
         others = sorted(set(truth.tolist()) - {None, *found.classes})
-        shifts += [AnswerShift(name, 0, 0, int((truth == name).sum()), 0, 0) for name in others]
+        kept = [answer == len(found.classes) for answer in answers]  # "unknown" is right there
+        shifts += [
+            AnswerShift(name, 0, 0, int(own.sum()), *(int((item & own).sum()) for item in kept))
+            for name in others
+            for own in [truth == name]
+        ]
     return shifts
 
 
-def _examples(found: Adaptation, before: Array, after: Array) -> list[RowExample]:
+def _examples(
+    found: Adaptation, answers: tuple[Array, Array], fitted: tuple[FittedCandidate, FittedCandidate]
+) -> list[RowExample]:
     """Return changed rows on which the two disagree most, the new classes taking turns."""
-    if before.ndim != 2:
-        return []
-    answers = before.argmax(axis=1), after.argmax(axis=1)
+    before, after = (item.target_scores for item in fitted)
+    names = (*found.classes, UNKNOWN)
     differ = np.abs(after - before).max(axis=1)
     changed = np.flatnonzero(answers[0] != answers[1])
     changed = changed[np.argsort(-differ[changed], kind="stable")]
@@ -198,8 +197,8 @@ def _examples(found: Adaptation, before: Array, after: Array) -> list[RowExample
         row_example(
             found.domains.target,
             row,
-            found.classes[answers[0][row]],
-            found.classes[answers[1][row]],
+            names[answers[0][row]],
+            names[answers[1][row]],
             float(after[row].max()),
             "" if found.truth is None or found.truth[row] is None else f"labelled {found.truth[row]}",
         )

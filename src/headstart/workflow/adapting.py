@@ -26,23 +26,17 @@ from headstart.catalog import resolve
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
-from headstart.data import Dataset
-from headstart.evaluation import (
-    Interval,
-    bootstrap_interval,
-    format_interval,
-    format_metric,
-    metric_title,
-    paired_test,
-)
+from headstart.evaluation import Interval, format_interval, format_metric, metric_title
 from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.model import Model
+from headstart.model.predictions import UNKNOWN
 from headstart.report import Cost
 from headstart.report.adapted import AdaptedLine, Hindsight
 from headstart.workflow.adaptation_folder import check_folder, provenance, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import read_candidates, try_all
+from headstart.workflow.class_truth import open_class_truth
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.network_rivals import StagedTraining
 from headstart.workflow.rivals import Rival
@@ -115,10 +109,12 @@ class Adaptation:
 
     @property
     def predictions(self) -> tuple[str, ...] | tuple[float, ...]:
-        """Class name of each target row, or its number."""
+        """Class name of each target row (or "unknown", of a candidate that has learned to tell), or its number."""
         if self.values_m is not None:
             return tuple(self.values_m.tolist())
-        return tuple(self.classes[place] for place in self.probabilities_mk.argmax(axis=1))
+        assert self.rival.fitted is not None
+        names = (*self.classes, UNKNOWN)
+        return tuple(names[place] for place in self.rival.fitted.target_answers_m)
 
     @property
     def rival(self) -> Rival:
@@ -269,7 +265,7 @@ def adapt(
     if is_numbers:
         hindsight, measured, truth = open_value_truth(two, rivals, selection, seed)
     else:
-        hindsight, accuracies, truth = _open_truth(two, rivals, selection, classes, seed)
+        hindsight, accuracies, truth = open_class_truth(two, rivals, selection, classes, seed)
         measured = {name: {"accuracy": value} for name, value in accuracies.items()}
     answers = chosen.fitted.target_scores
     found = Adaptation(
@@ -332,8 +328,7 @@ def _line(rival: Rival, first: Rival, selection: Selection, measured: dict[str, 
     score = selection.scores[rival.name]
     changed = None
     if rival.fitted is not None and first.fitted is not None and first.fitted.target_scores.ndim == 2:
-        answers = (item.target_scores.argmax(axis=1) for item in (rival.fitted, first.fitted))
-        changed = float(np.mean(next(answers) != next(answers)))
+        changed = float(np.mean(rival.fitted.target_answers_m != first.fitted.target_answers_m))
     return AdaptedLine(
         rival.name,
         score.value if score.is_judged else None,
@@ -343,38 +338,6 @@ def _line(rival: Rival, first: Rival, selection: Selection, measured: dict[str, 
         next(iter(measured.values()), None),
         dict(list(measured.items())[1:]),
     )
-
-
-def _open_truth(
-    two: TwoDomains, rivals: Sequence[Rival], selection: Selection, classes: tuple[str, ...], seed: int
-) -> tuple[Hindsight | None, dict[str, Interval], tuple[str | None, ...] | None]:
-    """Open the target's labels, once, after the choice."""
-    if two.truth is None:
-        return None, {}, None
-    labelled: Dataset = two.truth.open("accuracy of candidates that were chosen without it")
-    task, targets = labelled.task, labelled.targets
-    if task is None or task.kind != "classification" or targets is None:
-        return None, {}, None
-    every = (*classes, *(name for name in task.classes if name not in classes))
-    places = {name: place for place, name in enumerate(every)}
-    truth = np.array([places[task.classes[int(value)]] for value in targets], dtype=np.int64)
-    scores: dict[str, NDArray[np.float64]] = {}
-    for rival in rivals:
-        if rival.fitted is not None:
-            given = rival.fitted.target_scores[two.truth_rows]
-            scores[rival.name] = np.pad(given, ((0, 0), (0, len(every) - len(classes))))
-    named = Task("classification", every)
-    intervals = {name: bootstrap_interval("accuracy", named, truth, table, seed=seed) for name, table in scores.items()}
-    best = max(intervals, key=lambda name: intervals[name].value)
-    test = None
-    if selection.adapts:
-        test = paired_test(named, truth, scores[selection.chosen], scores[NO_ADAPTATION], "accuracy", seed=seed)
-    unknown = int((truth >= len(classes)).sum())
-    hindsight = Hindsight(
-        len(truth), unknown, intervals[NO_ADAPTATION], intervals[selection.chosen], intervals[best], best, test
-    )
-    known = dict(zip(two.truth_rows.tolist(), (every[place] for place in truth), strict=True))
-    return hindsight, intervals, tuple(known.get(row) for row in range(len(two.target)))
 
 
 def _command(

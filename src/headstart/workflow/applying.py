@@ -11,8 +11,9 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.files import write_json
 from headstart.core.progress import Progress
+from headstart.core.tasks import Task
 from headstart.data import DataCheck, Dataset, check_dataset, open_dataset
-from headstart.evaluation import Evaluation
+from headstart.evaluation import Evaluation, OpenSetResult, evaluate_open_set
 from headstart.evaluation import evaluate as evaluate_scores
 from headstart.features import FeatureStore
 from headstart.model import Model, Predictions, load_model
@@ -70,6 +71,7 @@ class Assessment:
     unusual: int
     unreadable: int
     notes: tuple[str, ...] = ()
+    open_set: OpenSetResult | None = None  # of a model that may answer "unknown", on rows some of which are
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value."""
@@ -78,6 +80,7 @@ class Assessment:
             "unusual": self.unusual,
             "unreadable": self.unreadable,
             "notes": [*self.evaluation.notes, *self.notes],
+            **({} if self.open_set is None else {"open_set": self.open_set.to_dict()}),
         }
 
     def __str__(self) -> str:
@@ -103,6 +106,10 @@ def evaluate(
 ) -> Assessment:
     """Measure a trained model on labelled rows.
 
+    Rows of classes the model does not know are set apart and said. A model that may answer "unknown" is measured on them, too:
+    how often it says so there, and how often it does not where it knows the class. The other metrics are those of known rows,
+    by the likeliest class.
+
     Parameters
     ----------
     model : Model or path
@@ -122,13 +129,22 @@ def evaluate(
         If there are no labels, or none of the model's classes occurs.
     """
     model = model if isinstance(model, Model) else load_model(model)
-    rows, notes = _labelled_rows(model, source, {"text": text, "image": image, "label": label, "group": group}, labels)
-    features = model.features(rows.unlabelled(), runtime=runtime, store=store, progress=progress)
-    kept = rows.subset(features.kept)
+    rows, outside, notes = _labelled_rows(
+        model, source, {"text": text, "image": image, "label": label, "group": group}, labels
+    )
+
+    def answered(part: Dataset) -> tuple[Dataset, Predictions]:
+        features = model.features(part.unlabelled(), runtime=runtime, store=store, progress=progress)
+        kept = part.subset(features.kept)
+        return kept, model.predict_features(features, kept.ids)
+
+    kept, predictions = answered(rows)
     if len(kept) == 0:
         raise DataError(f"evaluate: no row of {rows.root} can be read.")
-    predictions = model.predict_features(features, kept.ids)
     assert kept.targets is not None
+    result = None
+    if outside is not None and predictions.unknown_n is not None:
+        result = _open_set(model.task, kept.targets, predictions, answered(outside)[1], seed)
     assessment = Assessment(
         evaluate_scores(model.task, kept.targets, predictions.scores, groups=kept.groups, seed=seed),
         predictions,
@@ -136,14 +152,29 @@ def evaluate(
         int(predictions.unusual_n.sum()),
         len(rows) - len(kept),
         tuple(notes),
+        result,
     )
     if out is not None:
         write_json(Path(out), assessment.to_dict())
     return assessment
 
 
-def _labelled_rows(model: Model, source: Any, columns: dict[str, Any], labels: Any) -> tuple[Dataset, list[str]]:
-    """Open rows with labels in the model's class order; rows of classes it does not know are set apart, and said."""
+def _open_set(task: Task, targets: Any, known: Predictions, others: Predictions, seed: int) -> OpenSetResult | None:
+    """Return how a model that may answer "unknown" does on rows of its classes and on others; None where no other can be read."""
+    if not len(others):
+        return None
+    num_classes = len(task.classes)
+    truth = np.concatenate([np.asarray(targets, np.int64), np.full(len(others), num_classes)])
+    answers = [
+        np.where(np.asarray(part.unknown_n), num_classes, part.scores.argmax(axis=1)) for part in (known, others)
+    ]
+    return evaluate_open_set(truth, np.concatenate(answers), num_classes, seed=seed)
+
+
+def _labelled_rows(
+    model: Model, source: Any, columns: dict[str, Any], labels: Any
+) -> tuple[Dataset, Dataset | None, list[str]]:
+    """Open rows with labels in the model's class order; rows of classes it does not know are set apart, returned, and said."""
     given = {name: value for name, value in columns.items() if value is not None}
     if labels is not None:
         given["labels"] = labels
@@ -156,7 +187,7 @@ def _labelled_rows(model: Model, source: Any, columns: dict[str, Any], labels: A
         notes.append("only the test part of the rows was used")
     assert rows.task is not None and rows.targets is not None
     if model.task.kind == "regression" or rows.task.classes == model.task.classes:
-        return rows.relabelled(model.task, rows.targets), notes
+        return rows.relabelled(model.task, rows.targets), None, notes
     place = {name: i for i, name in enumerate(model.task.classes)}
     unknown = [name for name in rows.task.classes if name not in place]
     if len(unknown) == len(rows.task.classes):
@@ -171,8 +202,9 @@ def _labelled_rows(model: Model, source: Any, columns: dict[str, Any], labels: A
         for i, name in enumerate(rows.task.classes):
             if name in place:
                 targets[:, place[name]] = rows.targets[:, i]
-        return rows.relabelled(model.task, targets), notes
+        return rows.relabelled(model.task, targets), None, notes
     mapped_k = np.array([place.get(name, -1) for name in rows.task.classes])
     targets = mapped_k[rows.targets]
     known = rows.subset(targets >= 0)
-    return known.relabelled(model.task, targets[targets >= 0].astype(np.int64)), notes
+    outside = rows.subset(targets < 0) if (targets < 0).any() else None
+    return known.relabelled(model.task, targets[targets >= 0].astype(np.int64)), outside, notes

@@ -40,6 +40,12 @@ class FittedNetwork(FittedEstimator):
     """An `AdaptedNetwork`, fitted on features as the base model gave them (or columns as they came)."""
 
     @property
+    def target_unknown_m(self) -> Array | None:
+        """Target rows of none of the classes, where the recipe has learned to tell."""
+        found: Array | None = self.estimator.unknown(self._target_md)
+        return found
+
+    @property
     def source_seen_nr(self) -> Array:
         """Source rows as the network's last layer sees them."""
         return np.asarray(self.estimator.hidden(self._source_nd))
@@ -75,6 +81,11 @@ class FittedStages(FittedCandidate):
     def target_scores(self) -> Array:
         """Probabilities of the target rows."""
         return self.found.target_scores
+
+    @property
+    def target_unknown_m(self) -> Array | None:
+        """Target rows of none of the classes, where the recipe has learned to tell."""
+        return self.found.target_unknown
 
     @property
     def source_seen_nr(self) -> Array:

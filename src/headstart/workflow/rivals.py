@@ -40,6 +40,17 @@ class FittedCandidate(ABC):
         """Probabilities (m, k) of the target rows in the order of the task's classes, or numbers (m,) for regression; float64."""
 
     @property
+    def target_unknown_m(self) -> Array | None:
+        """Which target rows it takes for none of the classes; None for a candidate that knows no such rows."""
+        return None
+
+    @property
+    def target_answers_m(self) -> Array:
+        """Class number of each target row; the number of classes for rows of none of them."""
+        likeliest, unknown = self.target_scores.argmax(axis=1), self.target_unknown_m
+        return np.asarray(likeliest) if unknown is None else np.where(unknown, self.target_scores.shape[1], likeliest)
+
+    @property
     def source_seen_nr(self) -> Array | None:
         """Source rows as its classifier sees them, after adaptation; None where there is no such thing."""
         return None

@@ -77,6 +77,18 @@ def evaluation_table(result: Assessment) -> str:
         for name, interval in result.evaluation.metrics.items()
     ]
     lines = [f"{result.rows:,} rows", text_table(["metric", "value", "95 % interval"], rows)]
+    if result.open_set is not None:
+        found = result.open_set
+        figures = {
+            "known classes named rightly": found.known,
+            f"{found.num_unknown:,} rows of other classes answered unknown": found.unknown,
+            "harmonic mean of both": found.both,
+        }
+        shown = [
+            [name, format_metric("accuracy", one.value), format_interval("accuracy", one)]
+            for name, one in figures.items()
+        ]
+        lines += ["", text_table(["with unknown as an answer", "value", "95 % interval"], shown), ""]
     if result.unusual:
         lines.append(f"{result.unusual:,} rows are unlike the training rows")
     if result.unreadable:

@@ -140,7 +140,7 @@ def pada(loss: LossOf, **options: Any) -> AdaptationRecipe:
 
 
 def osbp(loss: LossOf, **options: Any) -> AdaptationRecipe:
-    """Return the recipe of `OSBP`; its `unknown_logits` tell rows of no source class.
+    """Return the recipe of `OSBP`, whose model may answer "unknown".
 
     Examples
     --------

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from headstart.core.seeds import derive_seed
-from headstart.heads import NetworkHead
+from headstart.heads import NetworkHead, OpenSetHead
 from headstart.methods.adaptations.recipe import AdaptationRecipe
 
-__all__ = ["heads_of", "split_head", "steps_to_epochs"]
+__all__ = ["heads_of", "open_head", "split_head", "steps_to_epochs"]
 
 
 def steps_to_epochs(num_steps: int, num_source: int, num_target: int, batch_size: int) -> int:
@@ -57,3 +57,19 @@ def heads_of(recipe: AdaptationRecipe, last: nn.Module, seed: int) -> dict[str, 
             torch.manual_seed(derive_seed(seed, "head", name))
             heads[name] = nn.Linear(last.in_features, last.out_features)
     return heads
+
+
+def open_head(head: NetworkHead, recipe: AdaptationRecipe) -> NetworkHead | OpenSetHead:
+    """Return a trained head with the output for rows of no class that its recipe has learned beside it; as it is without one.
+
+    Examples
+    --------
+    >>> from headstart.core.tasks import Task
+    >>> from headstart.methods.adaptations import source_only
+    >>> from headstart.objectives import CrossEntropy
+    >>> head = NetworkHead("dense8-relu", 4, Task("classification", ("ant", "bee")))
+    >>> open_head(head, source_only(lambda name: CrossEntropy(head=name))) is head
+    True
+    """
+    unknown = recipe.unknown_layer
+    return head if unknown is None else OpenSetHead.beside(head, unknown)

@@ -21,15 +21,16 @@ from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.features import FeatureStore
-from headstart.heads import NetworkHead, fit_temperature, to_probabilities
+from headstart.heads import NetworkHead, OpenSetHead, fit_temperature, to_probabilities
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
-from headstart.methods.adaptations.heads import heads_of, split_head
+from headstart.methods.adaptations.heads import heads_of, open_head, split_head
 from headstart.methods.adaptations.recipe import AdaptationRecipe, RecipeOf
 from headstart.methods.feature_extraction import FeatureExtraction
 from headstart.methods.network_outputs import network_outputs
 from headstart.methods.tuning_rows import TuningRows
 from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
+from headstart.model.predictions import entropy_above, last_is_largest
 from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
 from headstart.training.boundary import boundary_rows
 from headstart.training.joined import JoinedRows
@@ -68,6 +69,7 @@ class Adapted:
     source_seen_nr: NDArray[np.float32]
     target_seen_mr: NDArray[np.float32]
     plan_reason: str
+    target_unknown: NDArray[np.bool_] | None
 
 
 class AdaptationJob:
@@ -142,14 +144,16 @@ class AdaptationJob:
         for history in histories:
             self.notes += history.notes
         held_out_scores = self._calibrate(head, judged)
+        target_scores = self._scores(target_seen[1], head.temperature)
         return Adapted(
-            self._model(tuned, head, body, plan.reason, recipe.unknown_above),
+            self._model(tuned, open_head(head, recipe), body, plan.reason, recipe.unknown_above),
             histories,
-            self._scores(target_seen[1], head.temperature),
+            target_scores,
             held_out_scores,
             source_seen[0],
             target_seen[0],
             plan.reason,
+            _unknown(recipe, target_seen, target_scores),
         )
 
     def _head(self) -> NetworkHead:
@@ -335,7 +339,12 @@ class AdaptationJob:
         }
 
     def _model(
-        self, backbone: Backbone, head: NetworkHead, features_md: Array, reason: str, unknown_above: float | None
+        self,
+        backbone: Backbone,
+        head: NetworkHead | OpenSetHead,
+        features_md: Array,
+        reason: str,
+        unknown_above: float | None,
     ) -> Model:
         novelty = NoveltyScorer("cosine").fit(features_md)
         model = Model(backbone, head, self.task, novelty, runtime="torch-fp32", unknown_above=unknown_above)
@@ -351,6 +360,18 @@ class AdaptationJob:
             "labelled_target_rows": 0 if self.few_labels is None else len(self.few_labels),
         }
         return model
+
+
+def _unknown(
+    recipe: AdaptationRecipe, seen: tuple[Array, Array], scores_mk: NDArray[np.float64]
+) -> NDArray[np.bool_] | None:
+    """Return which rows are of none of the classes, from features and logits at the head; None where no term learned it."""
+    if recipe.unknown_layer is not None:
+        layer = recipe.unknown_layer.cpu()
+        with torch.no_grad():
+            beside = layer(torch.from_numpy(np.asarray(seen[0], np.float32))).numpy()
+        return last_is_largest(np.concatenate([seen[1], beside], axis=1))
+    return None if recipe.unknown_above is None else entropy_above(scores_mk, recipe.unknown_above)
 
 
 class _Counted:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from headstart.core.errors import ConfigError
 from headstart.objectives import Objective
 from headstart.training import Phase
@@ -79,6 +81,11 @@ class AdaptationRecipe:
     def objectives(self) -> tuple[Objective, ...]:
         """Every term of every phase, once."""
         return tuple(dict.fromkeys(term for phase in self.phases for term in phase.objectives))
+
+    @property
+    def unknown_layer(self) -> nn.Linear | None:
+        """What scores rows of no source class beside the head ``"main"``, once trained; None where no term learns it."""
+        return next((found for term in self.objectives if (found := term.unknown_layer()) is not None), None)
 
 
 RecipeOf = Callable[[LossOf], AdaptationRecipe]
