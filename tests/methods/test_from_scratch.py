@@ -54,8 +54,9 @@ def test_pictures_are_learned_at_their_own_size(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_budget_is_kept_and_a_broken_run_is_a_poor_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     data, backbone = pictures(monkeypatch)
-    short = FromScratch(cpu_seconds=1e-6).fit(data, backbone)
-    assert (short.history.stopped, short.history.steps) == ("budget", 1)
+    for short in (FromScratch(cpu_seconds=1e-6), FromScratch(wall_seconds=1e-6)):
+        history = short.fit(data, backbone).history
+        assert (history.stopped, history.steps) == ("budget", 1)
 
     def spoiled(tensor: torch.Tensor, *arguments: float, **options: float) -> torch.Tensor:
         return nn.init.constant_(tensor, float("nan"))

@@ -14,6 +14,7 @@ from headstart.training import History, Phase, TrainingConfig
 
 WRONG = {
     "cpu_seconds": (0.0, -1.0, math.nan),
+    "wall_seconds": (0.0, -1.0, math.nan),
     "learning_rate": (0.0, -1e-3, math.inf, math.nan, "1e-3"),
     "weight_decay": (-0.1, math.inf),
     "batch_size": (0, 1.5, True),
@@ -56,6 +57,8 @@ def test_a_configuration_survives_being_written_down() -> None:
     config = TrainingConfig(learning_rate=0.1, betas=(0.8, 0.9), clip=None, swa=0.5, optimiser="sgd")
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert TrainingConfig.from_dict({"cpu_seconds": 3.0}).cpu_seconds == 3.0
+    waiting = TrainingConfig(wall_seconds=4.0)
+    assert TrainingConfig.from_dict(json.loads(json.dumps(waiting.to_dict()))) == waiting
 
 
 def test_a_history_survives_being_written_down() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,9 +58,10 @@ def test_the_best_validated_weights_are_kept() -> None:
     assert float(loss) == pytest.approx(min(history.validation_loss), rel=1e-5)
 
 
-def test_a_spent_budget_ends_the_run_after_the_step_that_spent_it() -> None:
+@pytest.mark.parametrize("budget", ["cpu_seconds", "wall_seconds"])
+def test_a_spent_budget_ends_the_run_after_the_step_that_spent_it(budget: str) -> None:
     points, targets = _xor(64, 0)
-    config = TrainingConfig(cpu_seconds=1e-6, max_epochs=50)
+    config = replace(TrainingConfig(max_epochs=50), **{budget: 1e-6})
     history = train(_network(), TASK, _rows(points, targets, 0, 48), _rows(points, targets, 48, 64), config)
     assert (history.stopped, history.steps) == ("budget", 1)
     assert len(history.validation_loss) == 1

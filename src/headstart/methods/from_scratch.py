@@ -98,14 +98,18 @@ class FromScratch:
     ----------
     cpu_seconds : float
         Budget of CPU time for training; infinity trains until the validation loss stops falling.
+    wall_seconds : float
+        Budget of waiting time, where others share the machine.
     seed : int
         Weights, order of rows, and the rows set aside.
     validation : float in (0, 1)
         Share of the training rows set aside to choose the weights to keep.
     """
 
-    def __init__(self, cpu_seconds: float = 60.0, seed: int = 0, validation: float = 0.15) -> None:
-        self.cpu_seconds = cpu_seconds
+    def __init__(
+        self, cpu_seconds: float = 60.0, seed: int = 0, validation: float = 0.15, wall_seconds: float = math.inf
+    ) -> None:
+        self.cpu_seconds, self.wall_seconds = cpu_seconds, wall_seconds
         self.seed = seed
         self.validation = validation
 
@@ -145,6 +149,7 @@ class FromScratch:
         learning, choosing = self._set_aside(rows)
         config = TrainingConfig(
             cpu_seconds=self.cpu_seconds,
+            wall_seconds=self.wall_seconds,
             learning_rate=5e-4 if rows.modality == "text" else 1e-3,
             batch_size=fitting_batch_size(len(learning), 32),
             max_epochs=200 if math.isinf(self.cpu_seconds) else 100,

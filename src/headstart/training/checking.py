@@ -24,12 +24,12 @@ _CHEAP = 0.25  # of the seconds spent in steps
 
 def check_due(run: Run, over: bool) -> bool:
     """Return whether a check is due after a step; ``over`` says that it was the last of an epoch."""
-    budget = run.config.cpu_seconds
-    if math.isinf(budget):
+    config = run.config
+    if math.isinf(config.cpu_seconds) and math.isinf(config.wall_seconds):
         return over
-    if run.spent >= budget or run.done >= run.total:
+    if run.spent_share >= 1 or run.done >= run.total:
         return True
-    return (over and run.checking <= _CHEAP * run.spent) or run.spent - run.last_check >= budget / 5
+    return (over and run.checking <= _CHEAP * run.spent) or run.spent_share - run.last_check >= 0.2
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def check(run: Run) -> None:
     if _is_good(run):
         for name, tensor in run.judged().items():
             run.kept[name].copy_(tensor)
-    run.last_check = run.spent
+    run.last_check = run.spent_share
     run.checking += run.world.sums([time.process_time() - started])[0]
     history.cpu_seconds = run.spent
 

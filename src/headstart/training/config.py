@@ -14,6 +14,7 @@ Optimiser = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["cosine", "one-cycle", "constant"]
 Balance = Literal["none", "sampling", "loss", "domains"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_BUDGETS = ("cpu_seconds", "wall_seconds")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TrainingConfig:
     cpu_seconds : float
         Budget of CPU time for training steps, all threads. Finite: the learning rate follows the share of it that is spent.
         Infinite: it follows the steps, and the run can be repeated bit for bit.
+    wall_seconds : float
+        Budget of waiting time: steps, reading, checks. Where both are finite, the one that is spent first ends the training.
     learning_rate : float
         Peak rate.
     weight_decay : float
@@ -81,6 +84,7 @@ class TrainingConfig:
     """
 
     cpu_seconds: float = math.inf
+    wall_seconds: float = math.inf
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     batch_size: int = 32
@@ -112,7 +116,7 @@ class TrainingConfig:
         for name, allowed in (("optimiser", Optimiser), ("schedule", Schedule), ("balance", Balance)):
             self._one_of(name, get_args(allowed))
         self._one_of("precision", get_args(Precision))
-        for name in ("cpu_seconds", "learning_rate"):
+        for name in ("cpu_seconds", "wall_seconds", "learning_rate"):
             self._rule(name, "is positive", self._number(name) > 0)
         self._rule("learning_rate", "is finite", math.isfinite(self.learning_rate))
         for name in ("batch_size", "max_epochs", "patience", "accumulate"):
@@ -154,14 +158,13 @@ class TrainingConfig:
         True
         """
         value = asdict(self) | {"betas": list(self.betas)}
-        return value | {"cpu_seconds": None if math.isinf(self.cpu_seconds) else self.cpu_seconds}
+        return value | {name: None for name in _BUDGETS if math.isinf(value[name])}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> TrainingConfig:
         """Return the configuration that `to_dict` wrote down."""
         fields = dict(value)
-        if fields.get("cpu_seconds", 0) is None:
-            fields["cpu_seconds"] = math.inf
+        fields |= {name: math.inf for name in _BUDGETS if fields.get(name, 0) is None}
         if "betas" in fields:
             fields["betas"] = tuple(fields["betas"])
         return cls(**fields)

@@ -200,6 +200,7 @@ class Run:
         self.watch = loss_watch(self.phases, task, self.source, every_step)
         self.measure = Measure(task, spread(task, training.chosen))
         self.done, self.spent, self.checking, self.last_check = 0, 0.0, 0.0, 0.0
+        self.waited, self.waited_earlier, self.began = 0.0, 0.0, time.perf_counter()
         self.best_loss = math.inf
         again = sum(phase.repeats for phase in self.phases) > 1
         self.feed = Feed(self.forward, config, self.world, self.source, self.target, self.needs, again)
@@ -235,12 +236,17 @@ class Run:
 
     def share(self) -> float:
         """Return how much of the training is done: of the steps, or of the budget where that is more."""
-        return max(self.done / self.total, self.spent / self.config.cpu_seconds)
+        return max(self.done / self.total, self.spent_share)
+
+    @property
+    def spent_share(self) -> float:
+        """How much of the budget is spent, the same in every process; 0 where there is none."""
+        return max(self.spent / self.config.cpu_seconds, self.waited / self.config.wall_seconds)
 
     def ended(self) -> str | None:
         """Return why there is no further step: ``"epochs"``, ``"budget"`` or ``"patience"``; ``None`` where there is one."""
         history = self.history
-        if self.spent >= self.config.cpu_seconds:
+        if self.spent_share >= 1:
             return "budget"
         if history.best >= 0 and len(history.validation_loss) - 1 - history.best >= self.config.patience:
             return "patience"
@@ -274,7 +280,9 @@ class Run:
         if self.follower is not None:
             self.follower.follow(self.decay, self.done)
         self.history.steps, self.history.epochs = self.done, self.done / self.num_batches
-        self.spent += self.world.sums([time.process_time() - started])[0]
+        waited = self.waited_earlier + time.perf_counter() - self.began
+        spent, waited = self.world.sums([time.process_time() - started, waited])
+        self.spent, self.waited = self.spent + spent, waited / self.world.size
         over = self.done % self.num_batches == 0
         if self.swa is not None and over and self.share() > self.config.swa:
             self.swa.include()

@@ -39,6 +39,7 @@ def collect_state(run: Run) -> State:
     value = {
         "done": run.done,
         "spent": run.spent,
+        "waited": run.waited,
         "checking": run.checking,
         "last_check": run.last_check,
         "best_loss": run.best_loss,
@@ -77,6 +78,7 @@ def restore_state(run: Run, tensors: dict[str, Tensor], value: dict[str, Any]) -
         objective.load_state_dict(_under(tensors, f"objectives/{number}"))
     run.optimiser.restore(_under(tensors, "optimiser"))
     run.done, run.spent, run.checking = value["done"], value["spent"], value["checking"]
+    run.waited = run.waited_earlier = value["waited"]
     run.last_check, run.best_loss, run.precision = value["last_check"], value["best_loss"], value["precision"]
     run.history = History.from_dict(value["history"])
     run.watch.restore(value["watch"])

@@ -82,18 +82,20 @@ def scratch_baseline(
     *,
     cpu_seconds: float,
     seed: int,
+    wall_seconds: float = math.inf,
     runtime: str = "auto",
     memo: bool = True,
     progress: Progress,
 ) -> BaselineScores:
-    """Return the same network trained from random weights; ``cpu_seconds`` may be infinite."""
+    """Return the same network trained from random weights; either budget may be infinite."""
     path = cache_folder() / "scratch" / f"{_key(train, test_rows, backbone, seed)}.npz"
     done = _read_memo(path, cpu_seconds) if memo else None
     if done is not None:
         with progress.stage("scratch", len(train)) as stage:
             stage.advance(len(train), from_cache=len(train))
     else:
-        done = _train(train, test_rows, backbone, cpu_seconds, seed, runtime, progress)
+        learner = FromScratch(cpu_seconds, seed, wall_seconds=wall_seconds)
+        done = _train(learner, train, test_rows, backbone, runtime, progress)
         if memo:
             _write_memo(path, done)
     measure = "R2" if train.task is not None and train.task.kind == "regression" else "accuracy"
@@ -121,15 +123,9 @@ class _Done:
 
 
 def _train(
-    train: Dataset,
-    test_rows: Dataset,
-    backbone: Backbone,
-    cpu_seconds: float,
-    seed: int,
-    runtime: str,
-    progress: Progress,
+    learner: FromScratch, train: Dataset, test_rows: Dataset, backbone: Backbone, runtime: str, progress: Progress
 ) -> _Done:
-    model = FromScratch(cpu_seconds, seed).fit(train, backbone, progress=progress)
+    model = learner.fit(train, backbone, progress=progress)
     scores = model.predict(test_rows, runtime=runtime, progress=Progress(quiet=True))
     transform = model.backbone.transform
     size = f" at {transform.width} x {transform.height} pixels" if isinstance(transform, ImageTransform) else ""
@@ -137,7 +133,9 @@ def _train(
         f"{backbone.name} with random weights{size}, all parameters trained with AdamW for {model.history.epochs:.1f} "
         f"epochs ({model.history.steps:,} steps), best validated weights kept"
     )
-    return _Done(scores, model.history, cpu_seconds, trained)
+    history = model.history
+    cut = history.stopped == "budget" and history.cpu_seconds < learner.cpu_seconds  # the waiting time ran out first
+    return _Done(scores, history, history.cpu_seconds if cut else learner.cpu_seconds, trained)
 
 
 def _key(train: Dataset, test_rows: Dataset, backbone: Backbone, seed: int) -> str:

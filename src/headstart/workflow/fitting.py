@@ -324,6 +324,7 @@ class _Fit:
             kept = next((line for line in climbed.climb.rungs if line.kept), None)
             tuned = kept.cpu_seconds if kept is not None and climbed.best.refit is not None else 0.0
             seconds = math.inf if config.scratch == "full" else max(scratch_seconds(spent), tuned)
+            waiting = max(5.0, self.clock.left - 2.0)  # answering for the test rows and the report come after it
             if math.isfinite(self.clock.budget) and self.clock.left * self.clock.busy < seconds:
                 seconds = max(5.0, self.clock.left * self.clock.busy)
                 self._note(f"The budget left {format_seconds(seconds)} of CPU time for training from scratch.")
@@ -333,6 +334,7 @@ class _Fit:
                     rows,
                     climbed.head.model.backbone,
                     cpu_seconds=seconds,
+                    wall_seconds=waiting,
                     seed=config.seed,
                     runtime=config.runtime,
                     memo=self.store is not False,
