@@ -44,7 +44,8 @@ from headstart.evaluation.selection import (
     committee_evidence,
     select,
 )
-from headstart.workflow.adaptations import COMMITTEE, DEFAULT_CANDIDATES, NO_ADAPTATION
+from headstart.workflow.adaptations import DEFAULT_CANDIDATES, NO_ADAPTATION
+from headstart.workflow.committee import COMMITTEE
 from record import ROOT, store_result
 
 Matrix = NDArray[Any]

@@ -360,3 +360,52 @@ def test_what_not_all_members_have_a_committee_has_not() -> None:
         committee_evidence([evidence()])
     with pytest.raises(DataError, match="the same rows and classes"):
         committee_evidence([evidence(), CandidateEvidence(target_probabilities_mk=onehot([0, 1]))])
+
+
+def test_a_member_that_knows_rows_by_features_of_its_own_is_handed_those() -> None:
+    """One member sees the rows doubled and moved: whatever asks the committee, it must never be given the others' features."""
+    first = evidence(0.3, 1)
+    asked: list[Any] = []
+
+    class Nearest(NearestCentroid):
+        def fit(self, rows: Any, labels: Any) -> Any:
+            asked.append(rows)
+            return super().fit(rows, labels)
+
+        def predict_proba(self, rows: Any) -> Any:
+            asked.append(rows)
+            return super().predict_proba(rows)
+
+    def own(rows: Any) -> Any:
+        return 2 * rows[:, :2] + 5
+
+    names = ("source_rows_vd", "source_training_nd", "target_rows_md")
+    second = evidence(0.3, 2, model=Nearest(), **{name: own(getattr(first, name)) for name in names})
+    committee = committee_evidence([first, second])
+    np.testing.assert_allclose(
+        CircularTest().returned(committee), (CircularTest().returned(first) + CircularTest().returned(second)) / 2
+    )
+    assert all(getattr(committee, name) is getattr(first, name) for name in names)
+    asked.clear()
+    score = CircularValidation().score(committee)
+    assert len(asked) == 2
+    np.testing.assert_array_equal(asked[0], own(first.target_rows_md))
+    np.testing.assert_array_equal(asked[1], own(first.source_rows_vd))
+    answers = committee.target_probabilities_mk.argmax(axis=1)
+    voters = [LogisticRegression().fit(first.target_rows_md, answers).predict_proba(first.source_rows_vd)]
+    voters += [NearestCentroid().fit(own(first.target_rows_md), answers).predict_proba(own(first.source_rows_vd))]
+    assert score == np.mean(np.mean(voters, axis=0).argmax(axis=1) == first.source_labels_v)
+
+
+def test_what_is_mixed_has_no_features_of_another_kind() -> None:
+    def predict(rows: Any) -> np.ndarray:
+        return onehot(np.zeros(len(rows), dtype=int))
+
+    members = [evidence(seed=1, predict_target=predict), evidence(seed=2, predict_target=predict)]
+    assert not MixVal().missing(committee_evidence(members))
+    moved = [members[0], replace(members[1], target_rows_md=members[1].target_rows_md + 1)]
+    assert MixVal().missing(committee_evidence(moved)) == ("predict_target",)
+    committee = committee_evidence(moved)
+    assert committee.refit is not None
+    with pytest.raises(DataError, match="features of its own, and has none of a row"):
+        committee.refit(np.ones((2, 3)), [0, 1], committee.source_training_nd)

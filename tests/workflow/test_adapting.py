@@ -17,14 +17,14 @@ from headstart.core.errors import ConfigError, DataError, DomainError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.evaluation.selection import CandidateEvidence, CircularTest, FailedCandidate
+from headstart.model.adapted_head import AdaptedHead
 from headstart.workflow.adaptations import (
-    COMMITTEE,
     NO_ADAPTATION,
-    add_committee,
     base_classifier,
     make_candidates,
     try_candidates,
 )
+from headstart.workflow.committee import COMMITTEE, FittedCommittee, add_committee
 from headstart.workflow.domains import open_two_domains
 from headstart.workflow.rivals import FittedEstimator, Rival
 
@@ -295,9 +295,12 @@ def test_two_adaptations_and_more_form_a_committee() -> None:
     assert [line.name for line in found.lines] == [NO_ADAPTATION, "coral", "moment-matching", COMMITTEE]
     assert found.selection.chosen == COMMITTEE
     fitted = found.rival.fitted
-    assert isinstance(fitted, FittedEstimator) and isinstance(fitted.estimator, Committee)
-    tables = [member.predict_proba(found.domains.target_md) for member in fitted.estimator.members_]
+    assert isinstance(fitted, FittedCommittee)
+    tables = [member.estimator.predict_proba(found.domains.target_md) for member in fitted.members]
     assert len(tables) == 3
+    head = found.model.head
+    assert isinstance(head, AdaptedHead) and isinstance(head.estimator, Committee)  # one scale, one head
+    np.testing.assert_allclose(head.predict_proba(stretched()[2]), found.probabilities_mk, atol=1e-6)
     np.testing.assert_allclose(found.probabilities_mk, np.mean(tables, axis=0), atol=1e-6)
     assert COMMITTEE not in [line.name for line in adapted(methods=["coral"]).lines]
 
@@ -308,11 +311,11 @@ def test_a_committee_has_no_seat_for_what_broke_off() -> None:
     candidates = make_candidates(["coral", "moment-matching", "linear-ot"], LogisticRegression())
     rivals = try_candidates(candidates, source, codes, target, needs=CircularTest().wants)
     broken = Rival("broken", None, FailedCandidate("never works"), 0.0)
-    found = add_committee([*rivals[:2], broken, *rivals[2:]], source, target)
+    found = add_committee([*rivals[:2], broken, *rivals[2:]])
     assert [rival.name for rival in found[-2:]] == ["linear-ot", COMMITTEE]
     assert isinstance(found[-1].evidence, CandidateEvidence) and found[-1].evidence.members is not None
     assert len(found[-1].evidence.members) == 4
-    assert len(add_committee([rivals[0], broken, rivals[1]], source, target)) == 3  # one adaptation is no committee
+    assert len(add_committee([rivals[0], broken, rivals[1]])) == 3  # one adaptation is no committee
 
 
 def test_the_penalty_is_chosen_by_the_source() -> None:

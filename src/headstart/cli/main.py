@@ -340,6 +340,9 @@ def adapt(
         typer.Option(help="Stages of the base model that networks train: last-stages:1, full; none when left out."),
     ] = None,
     rule: Annotated[str | None, typer.Option(help="How to choose without target labels.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Time limit, such as 2min; candidates that no longer fit are left out and named.")
+    ] = None,
     text: Text = None,
     image: Image = None,
     label: Label = None,
@@ -362,6 +365,7 @@ def adapt(
         methods=_names(method),
         objectives=objectives,
         strategy=strategy,
+        budget=budget,
         backbones=_names(backbone),
         text=text,
         image=image,

@@ -176,7 +176,7 @@ def select(
     judged = _check(candidates, rule, no_adaptation, margin)
     by_rule = rule.scores(judged)
     scores = {
-        name: Score(math.nan, f"failed: {candidate.reason}")
+        name: Score(math.nan, f"failed: {candidate.reason}" if candidate.begun else candidate.reason)
         if isinstance(candidate, FailedCandidate)
         else by_rule[name]
         for name, candidate in candidates.items()

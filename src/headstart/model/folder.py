@@ -227,11 +227,13 @@ def _part(tensors: dict[str, Any], prefix: str) -> dict[str, NDArray[Any]]:
 def _load_head(config: dict[str, Any], state: dict[str, NDArray[Any]]) -> Head:
     from headstart.heads import load_head
     from headstart.model.adapted_head import AdaptedHead
+    from headstart.model.committee_head import CommitteeHead
     from headstart.model.lame_head import LAMEHead
 
-    if config["kind"] == LAMEHead.kind:
-        return LAMEHead.from_state(config, state)
-    return AdaptedHead.from_state(config, state) if config["kind"] == AdaptedHead.kind else load_head(config, state)
+    kinds: tuple[Any, ...] = (AdaptedHead, CommitteeHead, LAMEHead)
+    kind = next((kind for kind in kinds if kind.kind == config["kind"]), None)
+    head: Head = load_head(config, state) if kind is None else kind.from_state(config, state)
+    return head
 
 
 def _load_novelty(config: dict[str, Any] | None, state: dict[str, NDArray[Any]]) -> Any:

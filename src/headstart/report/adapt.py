@@ -130,6 +130,10 @@ class AdaptData:
         How rows that were not adapted to are answered, where that differs.
     folder : str
         Where the model lies; empty where none was saved.
+    budget : float, optional
+        Wall-clock seconds that were allowed.
+    left_out : sequence of str
+        Candidates that there was no time for.
     """
 
     source: str
@@ -160,6 +164,8 @@ class AdaptData:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     created: str = ""
+    budget: float | None = None
+    left_out: Sequence[str] = ()
 
 
 def write_adapt_report(data: AdaptData, folder: Path) -> Path:
@@ -215,6 +221,7 @@ def adapt_json(data: AdaptData) -> dict[str, Any]:
             for item in data.examples
         ],
         "new_rows": data.new_rows,
+        "budget": None if data.budget is None else {"seconds": data.budget, "left_out": list(data.left_out)},
         "cost": None if data.cost is None else vars(data.cost),
         "findings": [finding.to_dict() for finding in data.findings],
         "notes": list(data.notes),

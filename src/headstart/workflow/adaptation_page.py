@@ -18,7 +18,8 @@ from headstart.distances import Measurement, measure_domains
 from headstart.model.predictions import UNKNOWN
 from headstart.report import RowExample
 from headstart.report.adapt import AdaptData, AnswerShift, DomainsInPlane
-from headstart.workflow.adaptations import COMMITTEE, NO_ADAPTATION
+from headstart.workflow.adaptations import NO_ADAPTATION
+from headstart.workflow.committee import COMMITTEE
 from headstart.workflow.examples import row_example
 from headstart.workflow.planes import plane_of, turned_like
 from headstart.workflow.ranking import runtime_summary
@@ -81,6 +82,8 @@ def page_data(found: Adaptation) -> AdaptData:
         versions=versions(),
         command=found.command,
         created=now(),
+        budget=found.budget,
+        left_out=found.left_out,
     )
 
 

@@ -3,14 +3,13 @@
     candidate -> fitted on source (labels) + target (none) -> probabilities of target rows
                  fitted again on part of the source        -> probabilities of the source rows left out
 
-"Do not adapt" is the first candidate, always; the committee of all is the last where there are two adaptations or more. A
-candidate that breaks off stays in the table with its reason.
+"Do not adapt" is the first candidate, always (`headstart.workflow.committee` adds the committee of all). A candidate that breaks
+off stays in the table with its reason.
 Shapes: n source rows, m target rows, v source rows held out, d features, k classes.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,31 +20,32 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
 
-from headstart.alignment import AdaptedClassifier, Aligner, Committee, DomainClassifier, FeatureAligner, Reweighter
+from headstart.alignment import AdaptedClassifier, Aligner, DomainClassifier, FeatureAligner, Reweighter
 from headstart.catalog import find
-from headstart.core.errors import ConfigError, HeadstartError
+from headstart.core.errors import ConfigError
 from headstart.core.progress import Progress
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, committee_evidence
+from headstart.evaluation.selection import CandidateEvidence
+from headstart.workflow.entrants import Entrant, Room, carry_through
 from headstart.workflow.rivals import FittedEstimator, Rival
 
 __all__ = [
-    "COMMITTEE",
     "DEFAULT_CANDIDATES",
+    "DEFAULT_NETWORKS",
     "NO_ADAPTATION",
-    "add_committee",
     "base_classifier",
     "default_candidates",
     "hold_out",
     "make_candidates",
     "try_candidates",
+    "try_entrants",
 ]
 
 NO_ADAPTATION = "do not adapt"
-COMMITTEE = "committee"
 DEFAULT_CANDIDATES = ("class-transport", "jda", "meda", "gradual-co-training", "label-propagation")
 # Where a number for every pair of rows is too much: those of the next best that hold none.
 _MANY_ROWS = ("moment-matching", "jda", "gradual-co-training", "source-free")
 _MOST_PAIRED_ROWS = 8000
+DEFAULT_NETWORKS = ("mcc",)  # recipes for a network on features; docs/benchmarks.md
 
 Array = NDArray[Any]
 
@@ -137,42 +137,38 @@ def try_candidates(
     fitted_as : type
         What an estimator becomes once it is fitted.
     """
+    entrants = [Entrant(name, one, source_nd, target_md, fitted_as) for name, one in candidates.items()]
+    return try_entrants(entrants, codes_n, needs=needs, seed=seed, progress=progress)
+
+
+def try_entrants(
+    entrants: Sequence[Entrant],
+    codes_n: Array,
+    *,
+    needs: frozenset[str],
+    seed: int = 0,
+    room: Room | None = None,
+    progress: Progress | None = None,
+) -> list[Rival]:
+    """Fit candidates, each on its own features of the same rows, as long as there is time, and gather what a rule needs.
+
+    Parameters
+    ----------
+    entrants : sequence of Entrant
+        "Do not adapt" first.
+    codes_n, needs, seed, progress
+        As for `try_candidates`.
+    room : Room, optional
+        Time there is; endless when left out.
+    """
     codes = np.unique(codes_n, return_inverse=True)[1]
     held_out = hold_out(codes, seed)
-    rivals = []
-    with (progress or Progress(quiet=True)).stage("adapt", len(candidates)) as stage:
-        for name, estimator in candidates.items():
-            started = time.process_time()
-            fitted: FittedEstimator | None = None
-            evidence: CandidateEvidence | FailedCandidate
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    fitted = fitted_as(clone(estimator).fit(source_nd, codes, target_md), source_nd, target_md)
-                    evidence = _evidence(estimator, fitted, source_nd, codes, target_md, held_out, needs)
-            except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                fitted, evidence = None, FailedCandidate(str(error))
-            rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
-            stage.advance(1)
-    return rivals
 
+    def gather(entrant: Entrant, fitted: FittedEstimator) -> CandidateEvidence:
+        rows = entrant.source_nd, entrant.target_md
+        return _evidence(entrant.estimator, fitted, rows[0], codes, rows[1], held_out, needs)
 
-def add_committee(rivals: Sequence[Rival], source_nd: Array, target_md: Array) -> list[Rival]:
-    """Return the rivals and, where two adaptations or more came through, the committee of all that came through.
-
-    It costs no fit: its answers are the mean of theirs, "do not adapt" among them. Estimators have a seat, for a rule can let
-    them go back; a candidate of another make competes for itself.
-    """
-    members = [rival for rival in rivals if isinstance(rival.fitted, FittedEstimator)]
-    if len(members) < 3 or members[0].name != NO_ADAPTATION:
-        return list(rivals)
-    started = time.process_time()
-    estimators = [rival.fitted.estimator for rival in members if isinstance(rival.fitted, FittedEstimator)]
-    evidence = committee_evidence(
-        [rival.evidence for rival in members if isinstance(rival.evidence, CandidateEvidence)]
-    )
-    fitted = FittedEstimator(Committee.of(estimators), source_nd, target_md)
-    return [*rivals, Rival(COMMITTEE, fitted, evidence, time.process_time() - started)]
+    return carry_through(entrants, codes, gather, needs=needs, seed=seed, room=room, progress=progress)
 
 
 def hold_out(codes_n: Array, seed: int) -> tuple[Array, Array]:

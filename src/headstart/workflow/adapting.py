@@ -1,6 +1,6 @@
 """`adapt`: a labelled source serves an unlabelled target; aligners compete with "do not adapt", and no target label chooses.
 
-    open and embed both -> fit every candidate -> a rule chooses without target labels -> predictions for the target
+    open and embed both -> fit every candidate there is time for -> a rule chooses without target labels -> predictions
     -> labels that came with the target, if any, are opened once: source only, selected, and the best in hindsight
 
 Classes, or numbers (`value_adaptations`). The best in hindsight is printed as what it is: nobody can reach it without target
@@ -10,6 +10,7 @@ Shapes: n source rows, m target rows, d features, k classes.
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress, format_seconds
 from headstart.core.tasks import Task
 from headstart.evaluation import Interval, format_interval, format_metric, metric_title
-from headstart.evaluation.selection import Selection, SelectionRule, select
+from headstart.evaluation.selection import FailedCandidate, Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.model import Model
 from headstart.model.predictions import UNKNOWN
@@ -38,6 +39,9 @@ from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import read_candidates, try_all
 from headstart.workflow.class_truth import open_class_truth
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
+from headstart.workflow.entrants import Room
+from headstart.workflow.goal import parse_budget
+from headstart.workflow.ladder import Clock
 from headstart.workflow.network_rivals import StagedTraining
 from headstart.workflow.rivals import Rival
 from headstart.workflow.value_adaptations import rule_for_values, try_values
@@ -88,6 +92,8 @@ class Adaptation:
         Where the model, predictions.csv, adapt.html and adapt.json were written.
     values_m : float64 array of shape (m,), optional
         Predicted numbers of the target rows, where the task is numbers.
+    budget : float, optional
+        Wall-clock seconds that were allowed.
     """
 
     selection: Selection
@@ -106,6 +112,16 @@ class Adaptation:
     cost: Cost | None = None
     folder: Path | None = None
     values_m: NDArray[np.float64] | None = None
+    budget: float | None = None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Candidates that the budget had no time for."""
+        return tuple(
+            rival.name
+            for rival in self.rivals
+            if isinstance(rival.evidence, FailedCandidate) and not rival.evidence.begun
+        )
 
     @property
     def predictions(self) -> tuple[str, ...] | tuple[float, ...]:
@@ -163,7 +179,7 @@ class Adaptation:
         return [*cells, "selected" if line.name == self.selection.chosen else ""]
 
 
-def adapt(
+def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     source: Any,
     target: Any,
     *,
@@ -173,6 +189,7 @@ def adapt(
     objectives: str | None = None,
     strategy: str | None = None,
     rule: str | SelectionRule | None = None,
+    budget: str | float | None = None,
     backbones: Sequence[str | Path | Backbone] = (),
     runtime: str = "auto",
     seed: int = 0,
@@ -202,6 +219,9 @@ def adapt(
         source alone compete too.
     rule : str or SelectionRule, optional
         How to choose, by its name in the catalog; the default for classes or for numbers when left out.
+    budget : str or float, optional
+        Wall-clock limit, such as ``"2min"``; a number counts seconds. Candidates start in the order of their cost, and those that
+        no longer fit are left out and named; "do not adapt" always competes.
     backbones, runtime, store
         The base model that embeds both domains, as for `rank`.
     seed : int
@@ -224,6 +244,8 @@ def adapt(
     """
     progress = progress or Progress()
     wall_started, cpu_started = time.perf_counter(), time.process_time()
+    seconds = parse_budget(budget)
+    room = Room(Clock(seconds))
     folder = None if out is None else check_folder(Path(out))
     judge = _judge(rule, DEFAULT_RULE)
     plan = read_candidates(methods, objectives, strategy)
@@ -248,11 +270,13 @@ def adapt(
                 "adapt: networks answer for classes; leave out objectives and strategy where labels are numbers."
             )
         classes: tuple[str, ...] = ()
-        rivals = try_values(two, methods, needs=judge.wants, seed=seed, progress=progress)
+        rivals = try_values(two, methods, needs=judge.wants, seed=seed, room=room, progress=progress)
     else:
         codes, classes = _classes(two)
         training = StagedTraining(strategy or "", seed, store, None if folder is None else folder / "checkpoint")
-        rivals = try_all(plan, two, codes, classes, training, needs=judge.wants, seed=seed, progress=progress)
+        rivals = try_all(
+            plan, two, codes, classes, training, needs=judge.wants, seed=seed, progress=progress, room=room
+        )
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     progress.say(
@@ -281,7 +305,7 @@ def adapt(
         truth,
         seed,
         (title_of(source, "source"), title_of(target, "target")),
-        _command(source, target, methods, objectives, strategy, rule, backbones, columns, seed, folder),
+        _command(source, target, methods, objectives, strategy, rule, budget, backbones, columns, seed, folder),
         Cost(
             time.process_time() - cpu_started,
             time.perf_counter() - wall_started,
@@ -289,6 +313,7 @@ def adapt(
         ),
         folder,
         answers if is_numbers else None,
+        seconds if math.isfinite(seconds) else None,
     )
     if folder is not None:
         write_adaptation(found, folder)
@@ -347,6 +372,7 @@ def _command(
     objectives: str | None,
     strategy: str | None,
     rule: str | SelectionRule | None,
+    budget: str | float | None,
     backbones: Sequence[str | Path | Backbone],
     columns: dict[str, str | None],
     seed: int,
@@ -358,6 +384,7 @@ def _command(
         "objectives": objectives,
         "strategy": strategy,
         "rule": "" if rule is None else str(getattr(rule, "name", rule)),
+        "budget": "" if budget is None else str(budget),
         "backbone": ",".join(str(getattr(item, "name", item)) for item in backbones),
         **columns,
         "seed": str(seed or ""),

@@ -13,13 +13,15 @@ from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.training.strategies import read_strategy
 from headstart.workflow.adaptations import (
-    add_committee,
+    DEFAULT_NETWORKS,
     base_classifier,
     default_candidates,
     make_candidates,
-    try_candidates,
+    try_entrants,
 )
+from headstart.workflow.committee import add_committee
 from headstart.workflow.domains import TwoDomains
+from headstart.workflow.entrants import Entrant, Room
 from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features, try_stages
 from headstart.workflow.rivals import Rival
 
@@ -37,13 +39,13 @@ class CandidatePlan:
     aligners : tuple of str
         Names of aligners; None: the default ones for the number of rows.
     networks : mapping of str to recipe
-        Trained on features.
+        Trained on features; None: the default ones.
     stages : mapping of str to recipe
         Trained with stages of the base model.
     """
 
     aligners: tuple[str, ...] | None = None
-    networks: Mapping[str, Any] = field(default_factory=dict)
+    networks: Mapping[str, Any] | None = None
     stages: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,8 +111,9 @@ def try_all(
     needs: frozenset[str],
     seed: int,
     progress: Progress,
+    room: Room | None = None,
 ) -> list[Rival]:
-    """Carry every candidate through, "do not adapt" first.
+    """Carry every candidate through that there is time for: "do not adapt", others on features, their committee, stages.
 
     Parameters
     ----------
@@ -130,26 +133,23 @@ def try_all(
         Of folds and draws.
     progress : Progress
         Where the lines go.
+    room : Room, optional
+        Time there is; endless when left out.
     """
-    names = default_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
-    base = base_classifier(two.source_nd, codes_n, seed=seed)
-    rivals = try_candidates(
-        make_candidates(names, base), two.source_nd, codes_n, two.target_md, needs=needs, seed=seed, progress=progress
-    )
-    rivals = add_committee(rivals, two.source_nd, two.target_md)
-    if plan.networks:
-        networks = {name: make_network(recipe, two, seed) for name, recipe in plan.networks.items()}
-        source_nd, target_md = raw_features(two)
-        rivals += try_candidates(
-            networks,
-            source_nd,
-            codes_n,
-            target_md,
-            needs=needs,
-            seed=seed,
-            progress=progress,
-            fitted_as=FittedNetwork,
-        )
+    entrants = _entrants(plan, two, codes_n, seed)
+    rivals = add_committee(try_entrants(entrants, codes_n, needs=needs, seed=seed, room=room, progress=progress))
     if plan.stages:
-        rivals += try_stages(plan.stages, two, codes_n, classes, training, needs=needs, progress=progress)
+        rivals += try_stages(plan.stages, two, codes_n, classes, training, needs=needs, room=room, progress=progress)
     return rivals
+
+
+def _entrants(plan: CandidatePlan, two: TwoDomains, codes_n: NDArray[Any], seed: int) -> list[Entrant]:
+    """Return what learns from features, "do not adapt" first: aligners on one scale, networks on features as they came."""
+    names = default_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
+    networks = {name: read_recipe(name) for name in DEFAULT_NETWORKS} if plan.networks is None else plan.networks
+    aligners = make_candidates(names, base_classifier(two.source_nd, codes_n, seed=seed))
+    raw = raw_features(two)
+    return [
+        *(Entrant(name, one, two.source_nd, two.target_md) for name, one in aligners.items()),
+        *(Entrant(name, make_network(recipe, two, seed), *raw, FittedNetwork) for name, recipe in networks.items()),
+    ]

@@ -24,16 +24,20 @@ from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
 from headstart.features import FeatureStore
+from headstart.heads import Head
 from headstart.methods import AdaptedNetwork, DeepAdaptation, DeeplyAdapted
 from headstart.model import Model
-from headstart.model.novelty import NoveltyScorer
 from headstart.workflow.adaptations import hold_out
 from headstart.workflow.domains import TwoDomains
-from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival
+from headstart.workflow.entrants import Room
+from headstart.workflow.ladder import BudgetSpent, with_deadline
+from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival, model_on_features
 
 __all__ = ["FittedNetwork", "FittedStages", "StagedTraining", "make_network", "raw_features", "try_stages"]
 
 Array = NDArray[Any]
+
+_LEAST_SECONDS = 1.0  # less than this trains no stage
 
 
 class FittedNetwork(FittedEstimator):
@@ -55,20 +59,16 @@ class FittedNetwork(FittedEstimator):
         """Target rows as the network's last layer sees them."""
         return np.asarray(self.estimator.hidden(self._target_md))
 
+    def to_head(self, two: TwoDomains, task: Task) -> Head:
+        """Return the network as the head of a model: centre and scale are part of it."""
+        head: Head = self.estimator.to_head(task)
+        return head
+
     def to_model(self, two: TwoDomains, task: Task) -> Model:
         """Return the base model with the network as its head, which takes features as they come."""
-        features = two.features[1]
-        novelty = NoveltyScorer("standardised" if two.backbone.modality == "vector" else "cosine")
-        novelty.fit(features.values_nd)
-        head = self.estimator.to_head(task)
-        return Model(
-            two.backbone,
-            head,
-            task,
-            novelty,
-            runtime=features.runtime.label,
-            unknown_above=self.estimator.unknown_above_,
-        )
+        model = model_on_features(self.to_head(two, task), two, task)
+        model.unknown_above = self.estimator.unknown_above_
+        return model
 
 
 class FittedStages(FittedCandidate):
@@ -163,9 +163,10 @@ def try_stages(
     training: StagedTraining,
     *,
     needs: frozenset[str],
+    room: Room | None = None,
     progress: Progress | None = None,
 ) -> list[Rival]:
-    """Train every recipe with stages of the base model, and gather what a rule needs of it.
+    """Train every recipe with stages of the base model, as long as there is time, and gather what a rule needs of it.
 
     Parameters
     ----------
@@ -181,9 +182,15 @@ def try_stages(
         How.
     needs : frozenset of str
         Fields of `CandidateEvidence` that the rule reads.
+    room : Room, optional
+        Time there is; endless when left out. The first recipe may take what is left, less its way back, and is broken off when
+        that is over; those after it are taken to need as long as the longest before.
     progress : Progress, optional
         Gets the stages of every training.
     """
+    room, said = room or Room(), progress or Progress(quiet=True)
+    fits = 2 if "refit" in needs else 1
+    longest = 0.0
     if two.backbone.modality == "vector":
         raise ConfigError(
             "adapt: these rows are features already and have no stages to train; leave --strategy out, and networks train on "
@@ -193,7 +200,10 @@ def try_stages(
     judging = hold_out(codes_n, training.seed)[1]  # the rows that the other candidates are judged on, too
     rivals = []
     for name, recipe in recipes.items():
-        started = time.process_time()
+        if refused := room.refused(max(longest, _LEAST_SECONDS), fits):
+            rivals.append(Rival(name, None, refused, 0.0))
+            continue
+        started, wall_started = time.process_time(), time.perf_counter()
         fitted: FittedStages | None = None
         evidence: CandidateEvidence | FailedCandidate
         try:
@@ -205,11 +215,16 @@ def try_stages(
                 set_aside=judging,
                 checkpoint=folder,
                 store=training.store,
-                progress=progress,
+                progress=with_deadline(said, room.left / fits),
             )
             _check_complete(found, len(two.target))
             fitted = FittedStages(found)
-            evidence = _evidence(found, recipe, name, two, codes_n, source, training, needs)
+            longest = max(longest, time.perf_counter() - wall_started)
+            if "refit" in needs:
+                room.promise(time.perf_counter() - wall_started)
+            evidence = _evidence(found, recipe, name, two, codes_n, source, training, needs, room)
+        except BudgetSpent:
+            fitted, evidence = None, FailedCandidate("the budget ran out in the middle of it", begun=False)
         except (ConfigError, DataError, TrainingError) as error:
             fitted, evidence = None, FailedCandidate(str(error))
         rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
@@ -236,6 +251,7 @@ def _evidence(
     source: Dataset,
     training: StagedTraining,
     needs: frozenset[str],
+    room: Room,
 ) -> CandidateEvidence:
     given: dict[str, Any] = {"target_probabilities_mk": found.target_scores}
     kept = found.held_out
@@ -250,15 +266,18 @@ def _evidence(
         given["target_rows_md"] = two.target_md
     if "refit" in needs and kept is not None:
         given["source_training_labels_n"] = codes_n[others]
-        given["refit"] = _OtherWay(name, recipe, two, source, replace(training, checkpoint=None))
+        given["refit"] = _OtherWay(name, recipe, two, source, replace(training, checkpoint=None), room)
     return CandidateEvidence(**given)
 
 
 class _OtherWay:
     """Trains the same recipe from other rows: it is given features, and finds the rows they belong to."""
 
-    def __init__(self, name: str, recipe: Any, two: TwoDomains, source: Dataset, training: StagedTraining) -> None:
-        self._name, self._recipe, self._two, self._source, self._training = name, recipe, two, source, training
+    def __init__(
+        self, name: str, recipe: Any, two: TwoDomains, source: Dataset, training: StagedTraining, room: Room
+    ) -> None:
+        self._name, self._recipe, self._two, self._source = name, recipe, two, source
+        self._training, self._clock = training, room.clock
         self._places = {row.tobytes(): (1, place) for place, row in enumerate(two.target_md)}
         self._places |= {row.tobytes(): (0, place) for place, row in enumerate(two.source_nd)}
 
@@ -283,6 +302,7 @@ class _OtherWay:
             self.rows(target_md).unlabelled(),
             self._two.backbone,
             store=self._training.store,
+            progress=with_deadline(Progress(quiet=True), max(0.0, self._clock.left)),
         )
         return _Answers(self, found.model, present)
 

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from headstart.alignment import FeatureAligner
 from headstart.core.tasks import Task
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
+from headstart.heads import Head
 from headstart.model import Model
 from headstart.model.adapted_head import AdaptedHead
 from headstart.model.novelty import NoveltyScorer
 from headstart.workflow.domains import TwoDomains
 
-__all__ = ["FittedCandidate", "FittedEstimator", "Rival", "rows_as_seen"]
+__all__ = ["FittedCandidate", "FittedEstimator", "Rival", "model_on_features", "rows_as_seen"]
 
 Array = NDArray[Any]
 
@@ -115,10 +116,18 @@ class FittedEstimator(FittedCandidate):
 
     @property
     def new_rows(self) -> str:
-        """What the estimator says of them, or those of its members who say anything."""
-        own = str(getattr(self.estimator, "new_rows", ""))
-        members = [one for one in getattr(self.estimator, "members_", ()) if getattr(one, "new_rows", "")]
-        return own or "; ".join(f"of its member {type(one).__name__} {one.new_rows}" for one in members)
+        """What the estimator says of them."""
+        return str(getattr(self.estimator, "new_rows", ""))
+
+    def to_head(self, two: TwoDomains, task: Task) -> Head:
+        """Return the estimator as the head of a model: it takes features as the base model gives them.
+
+        Parameters
+        ----------
+        two, task
+            As for `to_model`.
+        """
+        return AdaptedHead(self.estimator, two.scale, task)
 
     def to_model(self, two: TwoDomains, task: Task) -> Model:
         """Return the base model that embedded both domains, with the estimator as its head.
@@ -126,13 +135,7 @@ class FittedEstimator(FittedCandidate):
         Unusual rows are those unlike the target rows it adapted to; unlike the source rows where nothing was adapted.
         """
         adapts = getattr(self.estimator, "aligner", self.estimator) is not None
-        features = two.features[1 if adapts else 0]
-        novelty = None
-        if len(features.values_nd) >= 2:
-            novelty = NoveltyScorer("standardised" if two.backbone.modality == "vector" else "cosine")
-            novelty.fit(features.values_nd)
-        head = AdaptedHead(self.estimator, two.scale, task)
-        return Model(two.backbone, head, task, novelty, runtime=features.runtime.label)
+        return model_on_features(self.to_head(two, task), two, task, like_source=not adapts)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,26 @@ class Rival:
     fitted: FittedCandidate | None
     evidence: CandidateEvidence | ValueEvidence | FailedCandidate
     cpu_seconds: float
+
+
+def model_on_features(head: Head, two: TwoDomains, task: Task, *, like_source: bool = False) -> Model:
+    """Return a model of the base model that embedded both domains and a head; unusual is what is unlike the target's rows.
+
+    Parameters
+    ----------
+    head : Head
+        Takes features as the base model gives them.
+    two, task
+        As for `FittedCandidate.to_model`.
+    like_source : bool
+        Unusual is what is unlike the source's rows instead.
+    """
+    features = two.features[0 if like_source else 1]
+    novelty = None
+    if len(features.values_nd) >= 2:
+        novelty = NoveltyScorer("standardised" if two.backbone.modality == "vector" else "cosine")
+        novelty.fit(features.values_nd)
+    return Model(two.backbone, head, task, novelty, runtime=features.runtime.label)
 
 
 def rows_as_seen(estimator: Any, rows: Array, sample_domain: Array | None) -> Array:

@@ -10,8 +10,6 @@ Shapes: n source rows, m target rows, v source rows held out, d features.
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,11 +20,12 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 from headstart.alignment import AdaptedRegressor, Aligner, DomainRegressor, FeatureAligner, Reweighter
 from headstart.catalog import entries, find
-from headstart.core.errors import ConfigError, DataError, HeadstartError
+from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
-from headstart.evaluation.selection import FailedCandidate, SelectionRule, ValueEvidence
+from headstart.evaluation.selection import SelectionRule, ValueEvidence
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.domains import TwoDomains
+from headstart.workflow.entrants import Entrant, Room, carry_through
 from headstart.workflow.rivals import FittedEstimator, Rival, rows_as_seen
 
 __all__ = [
@@ -140,7 +139,13 @@ def rule_for_values(rule: SelectionRule) -> SelectionRule:
 
 
 def try_values(
-    two: TwoDomains, methods: Sequence[str], *, needs: frozenset[str], seed: int = 0, progress: Progress | None = None
+    two: TwoDomains,
+    methods: Sequence[str],
+    *,
+    needs: frozenset[str],
+    seed: int = 0,
+    room: Room | None = None,
+    progress: Progress | None = None,
 ) -> list[Rival]:
     """Return every candidate carried through on two opened domains; the default candidates where nobody names any.
 
@@ -155,7 +160,7 @@ def try_values(
     names = tuple(methods) or default_value_candidates(len(two.source_nd) + len(two.target_md))
     estimators = make_value_candidates(names, base_regressor(two.source_nd, values))
     return try_value_candidates(
-        estimators, two.source_nd, values, two.target_md, needs=needs, seed=seed, progress=progress
+        estimators, two.source_nd, values, two.target_md, needs=needs, seed=seed, room=room, progress=progress
     )
 
 
@@ -167,9 +172,10 @@ def try_value_candidates(
     *,
     needs: frozenset[str],
     seed: int = 0,
+    room: Room | None = None,
     progress: Progress | None = None,
 ) -> list[Rival]:
-    """Fit every candidate and gather what a rule needs of it.
+    """Fit every candidate there is time for and gather what a rule needs of it.
 
     Parameters
     ----------
@@ -181,28 +187,20 @@ def try_value_candidates(
         Fields of `ValueEvidence` that the rule reads; no other is worked out.
     seed : int
         Of the quarter of the source that is held out.
+    room : Room, optional
+        Time there is; endless when left out.
     progress : Progress, optional
         One stage, "adapt".
     """
     order = np.random.default_rng(seed).permutation(len(values_n))
     num_held = max(1, len(order) // 4)
     held_out = np.sort(order[num_held:]), np.sort(order[:num_held])
-    rivals = []
-    with (progress or Progress(quiet=True)).stage("adapt", len(candidates)) as stage:
-        for name, estimator in candidates.items():
-            started = time.process_time()
-            fitted: FittedEstimator | None = None
-            evidence: ValueEvidence | FailedCandidate
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    fitted = FittedEstimator(clone(estimator).fit(source_nd, values_n, target_md), source_nd, target_md)
-                    evidence = _evidence(estimator, fitted, source_nd, values_n, target_md, held_out, needs)
-            except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                fitted, evidence = None, FailedCandidate(str(error))
-            rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
-            stage.advance(1)
-    return rivals
+
+    def gather(entrant: Entrant, fitted: FittedEstimator) -> ValueEvidence:
+        return _evidence(entrant.estimator, fitted, source_nd, values_n, target_md, held_out, needs)
+
+    entrants = [Entrant(name, one, source_nd, target_md) for name, one in candidates.items()]
+    return carry_through(entrants, values_n, gather, needs=needs, seed=seed, room=room, progress=progress)
 
 
 def _evidence(

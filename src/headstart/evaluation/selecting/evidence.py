@@ -170,15 +170,18 @@ class CandidateEvidence:
 
 @dataclass(frozen=True)
 class FailedCandidate:
-    """A candidate whose adaptation broke off; it stays in the table with its reason.
+    """A candidate whose adaptation broke off, or was not begun; it stays in the table with its reason.
 
     Parameters
     ----------
     reason : str
         Why, in words.
+    begun : bool
+        False where it was left out, for lack of time.
     """
 
     reason: str
+    begun: bool = True
 
 
 def check_probabilities(who: str, name: str, probabilities: Any) -> Array:
