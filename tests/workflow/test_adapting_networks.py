@@ -9,14 +9,36 @@ import numpy as np
 import pytest
 import timm
 import torch
+from sklearn.linear_model import LogisticRegression
 
 import headstart
 from headstart.backbones import Backbone, open_backbone
+from headstart.catalog import read_recipe
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Progress
-from headstart.evaluation.selection import CandidateEvidence
-from headstart.workflow.candidates_of_adapt import read_candidates
-from headstart.workflow.network_rivals import FittedNetwork, FittedStages
+from headstart.core.tasks import Task
+from headstart.evaluation.selection import CandidateEvidence, CircularTest, CircularValidation
+from headstart.model.committee_head import CommitteeHead
+from headstart.workflow import network_rivals
+from headstart.workflow.adaptations import (
+    DEFAULT_CANDIDATES,
+    DEFAULT_NETWORKS,
+    NO_ADAPTATION,
+    make_candidates,
+    try_entrants,
+)
+from headstart.workflow.candidates_of_adapt import read_candidates, try_all
+from headstart.workflow.committee import COMMITTEE, FittedCommittee, add_committee
+from headstart.workflow.domains import open_two_domains
+from headstart.workflow.entrants import Entrant
+from headstart.workflow.ladder import BudgetSpent
+from headstart.workflow.network_rivals import (
+    FittedNetwork,
+    FittedStages,
+    StagedTraining,
+    make_network,
+    raw_features,
+)
 
 QUIET = Progress(quiet=True)
 
@@ -66,20 +88,60 @@ def test_a_network_on_features_competes_and_becomes_a_model(tmp_path: Path) -> N
         out=tmp_path / "out",
     )
     names = [line.name for line in found.lines]
-    assert names == ["do not adapt", "coral", "source-only", "ce + classifier-discrepancy"]
+    assert names == ["do not adapt", "coral", "source-only", "ce + classifier-discrepancy", "committee"]
     assert all(line.score is not None for line in found.lines)
     assert "--objectives 'ce + classifier-discrepancy'" in found.command
     loaded = headstart.load_model(tmp_path / "out")
     np.testing.assert_allclose(loaded.predict(target, store=False).scores, found.probabilities_mk, atol=1e-5)
 
 
+def test_members_of_a_committee_see_rows_and_go_back_each_their_own_way(tmp_path: Path) -> None:
+    source, labels, target, _ = moved(40)
+    two = open_two_domains("adapt", source, target, labelled=True, labels=labels, store=False, progress=QUIET)
+    network = make_network(read_recipe("source-only"), two, 0).set_params(num_steps=4)
+    scaled, raw = (two.source_nd, two.target_md), raw_features(two)
+    entrants = [Entrant(name, one, *scaled) for name, one in make_candidates(["coral"], LogisticRegression()).items()]
+    entrants.append(Entrant("network", network, *raw, FittedNetwork))
+    codes = (labels == "bee").astype(np.int64)
+    rivals = add_committee(try_entrants(entrants, codes, needs=CircularTest().wants))
+    members, committee = rivals[:3], rivals[3]
+    assert committee.name == COMMITTEE and isinstance(committee.fitted, FittedCommittee)
+    voices = [
+        rival.fitted.estimator.predict_proba(raw[1] if rival.name == "network" else scaled[1]) for rival in members
+    ]  # type: ignore[union-attr]
+    np.testing.assert_allclose(committee.fitted.target_scores, np.mean(voices, axis=0), atol=1e-7)
+    np.testing.assert_allclose(committee.evidence.target_probabilities_mk, np.mean(voices, axis=0), atol=1e-7)  # type: ignore[union-attr]
+    rule = CircularTest()
+    returns = [rule.returned(rival.evidence) for rival in members]  # type: ignore[arg-type]
+    np.testing.assert_allclose(rule.returned(committee.evidence), np.mean(returns, axis=0), atol=1e-7)  # type: ignore[arg-type]
+    assert CircularValidation().judge(committee.evidence).is_judged  # type: ignore[arg-type]
+    before = committee.fitted.to_model(two, Task("classification", ("ant", "bee")))
+    assert isinstance(before.head, CommitteeHead) and before.head.seats == (2, 1)
+    after = headstart.load_model(before.save(tmp_path / "model"))
+    for model in (before, after):
+        np.testing.assert_allclose(model.predict(target, store=False).scores, committee.fitted.target_scores, atol=1e-5)
+
+
+@pytest.mark.golden
+def test_a_network_competes_where_nobody_names_any_and_the_committee_is_kept(tmp_path: Path) -> None:
+    source, labels, target, truth = moved(200)
+    found = headstart.adapt(
+        source, target, labels=labels, target_labels=truth, progress=QUIET, store=False, out=tmp_path / "out"
+    )
+    names = [line.name for line in found.lines]
+    assert names == [NO_ADAPTATION, *DEFAULT_CANDIDATES, *DEFAULT_NETWORKS, COMMITTEE]
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    stays, together = (found.lines[place].measured for place in (0, -1))
+    assert stays is not None and together is not None and together.value > stays.value
+    committee = found.rivals[-1].fitted
+    assert isinstance(committee, FittedCommittee) and "of its member LabelPropagation" in committee.new_rows
+    loaded = headstart.load_model(committee.to_model(found.domains, found.task).save(tmp_path / "committee"))
+    assert isinstance(loaded.head, CommitteeHead) and sum(loaded.head.seats) == len(names) - 1
+    np.testing.assert_allclose(loaded.predict(target, store=False).scores, committee.target_scores, atol=1e-5)
+
+
 @pytest.mark.golden
 def test_every_network_answers_as_the_model_it_becomes() -> None:
-    from headstart.core.tasks import Task
-    from headstart.workflow.candidates_of_adapt import try_all
-    from headstart.workflow.domains import open_two_domains
-    from headstart.workflow.network_rivals import StagedTraining
-
     source, labels, target, _ = moved()
     two = open_two_domains("adapt", source, target, labelled=True, labels=labels, store=False, progress=QUIET)
     codes = (labels == "bee").astype(np.int64)
@@ -122,6 +184,33 @@ def test_stages_compete_with_the_same_stages_without_adaptation(network: Backbon
     assert (tmp_path / "out" / "adapt.json").is_file()
     again = headstart.adapt(source, target, **options)
     assert [line.score for line in again.lines] == [line.score for line in found.lines]
+
+
+@pytest.mark.golden
+def test_stages_are_broken_off_when_the_budget_ends(network: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Over(Progress):
+        def _draw(self, stage: Any) -> None:
+            raise BudgetSpent("the budget is spent")
+
+    ends: list[float] = []
+    monkeypatch.setattr(
+        network_rivals, "with_deadline", lambda progress, seconds: ends.append(seconds) or Over(quiet=True)
+    )
+    source, labels = pictures(24, 0, 0)
+    target, _ = pictures(20, 60, 1)
+    found = headstart.adapt(
+        source,
+        target,
+        labels=labels,
+        strategy="last-stages:1",
+        budget="1h",
+        backbones=[network],
+        progress=QUIET,
+        store=False,
+    )
+    assert found.selection.chosen == NO_ADAPTATION and found.left_out == ("source-only",)
+    assert found.lines[1].note == "the budget ran out in the middle of it"
+    assert len(ends) == 1 and 0.8 * 1800 < ends[0] <= 0.9 * 1800  # half of what is left: the way back takes as long
 
 
 @pytest.mark.golden
@@ -169,7 +258,7 @@ def test_a_killed_command_goes_on_to_the_same_answers(network: Backbone, tmp_pat
 
 def test_names_are_aligners_first_and_networks_with_a_strategy() -> None:
     plan = read_candidates(["coral", "source-only"], "ce + bss", None)
-    assert plan.aligners == ("coral",) and list(plan.networks) == ["source-only", "ce + bss"] and not plan.stages
+    assert plan.aligners == ("coral",) and list(plan.networks or ()) == ["source-only", "ce + bss"] and not plan.stages
     staged = read_candidates([], "ce + bss", "full")
     assert staged.aligners == () and list(staged.stages) == ["source-only", "ce + bss"]
 
