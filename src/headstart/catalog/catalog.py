@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from headstart.catalog.adaptation import ALIGNERS, DISTANCES, RULES
-from headstart.catalog.deep import DEEP_OBJECTIVES, RECIPES
+from headstart.catalog.deep import DEEP_OBJECTIVES, RECIPES, TRANSLATIONS
 from headstart.catalog.entry import Entry, Kind
 from headstart.core.errors import ConfigError, did_you_mean
 
@@ -270,6 +270,7 @@ _WRITTEN = {
     "strategy": _STRATEGIES,
     "objective": (*_OBJECTIVES, *DEEP_OBJECTIVES),
     "adaptation": RECIPES,
+    "translation": TRANSLATIONS,
     "score": _SCORES,
     "distance": DISTANCES,
     "aligner": ALIGNERS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.catalog.entry import Entry
 
-__all__ = ["DEEP_OBJECTIVES", "RECIPES"]
+__all__ = ["DEEP_OBJECTIVES", "RECIPES", "TRANSLATIONS"]
 
 
 def _objective(name: str, attribute: str, summary: str) -> Entry:
@@ -167,4 +167,13 @@ RECIPES = (
     *_ADVERSARIAL_RECIPES,
     *_TARGET_RECIPES,
     *_SETTING_RECIPES,
+)
+
+TRANSLATIONS = tuple(
+    Entry(name, "translation", f"headstart.methods.image_translation:{attribute}", summary, modality="image")
+    for name, attribute, summary in (
+        ("fda", "FourierTranslation", "source images with the low-frequency amplitudes of target images"),
+        ("cyclegan", "GeneratorTranslation", "source images as a generator trained against critics changes them"),
+        ("cycada", "CyCADATranslation", "the same, classes kept by a classifier, and dann on top"),
+    )
 )

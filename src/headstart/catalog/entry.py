@@ -17,6 +17,7 @@ Kind = Literal[
     "strategy",
     "objective",
     "adaptation",
+    "translation",
     "metric",
     "distance",
     "aligner",

@@ -31,6 +31,7 @@ from headstart.features import FeatureStore
 from headstart.methods.adaptations import RecipeOf, source_only
 from headstart.methods.adaptations.heads import steps_to_epochs
 from headstart.methods.adaptations.job import AdaptationJob, AdaptationSettings
+from headstart.methods.image_translation.source_rows import SourceTranslation
 from headstart.methods.tuning_rows import TuningRows, check_rows, readable_rows
 from headstart.model import Model
 from headstart.training import History, TrainingConfig
@@ -115,6 +116,8 @@ class DeepAdaptation:
         Share of the source rows set aside for calibration and for rules that choose without target labels.
     boundary, runtime, batch_norm
         As in `FineTuning`.
+    translation : SourceTranslation, optional
+        Images: how source rows are changed before any network sees them (`headstart.methods.image_translation`).
     seed : int
         Of the split, starting weights and every draw, unless ``config`` has its own.
 
@@ -134,6 +137,7 @@ class DeepAdaptation:
     boundary: Literal["auto", "cached", "computed"] = "auto"
     runtime: str = "auto"
     batch_norm: BatchNorm = "frozen"
+    translation: SourceTranslation | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -211,6 +215,10 @@ class DeepAdaptation:
             part.divide(self.held_out, groups, self.seed)
         else:
             part.set_aside(set_aside)
+        if self.translation is not None:
+            folder = None if checkpoint is None else checkpoint / "translation"
+            change = self.translation.learn(part.learning, unlabelled, backbone, checkpoint=folder, progress=progress)
+            part.learning, part.judging = change(part.learning), None if part.judging is None else change(part.judging)
         part.read(backbone, words == "solved", store, progress)
         readable, _, kept = readable_rows(unlabelled, backbone, False, store, progress)
         labelled = None if few_labels is None else _same_classes(who, source, few_labels, backbone)

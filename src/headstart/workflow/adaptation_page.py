@@ -71,7 +71,7 @@ def page_data(found: Adaptation) -> AdaptData:
         shifts=[] if answers is None else _shifts(found, answers),
         examples=[] if is_vector or answers is None else _examples(found, answers, (stays, chosen)),
         summaries=_SUMMARIES
-        | {entry.name: entry.summary for kind in ("aligner", "adaptation") for entry in entries(kind)},
+        | {entry.name: entry.summary for kind in ("aligner", "adaptation", "translation") for entry in entries(kind)},
         new_rows=chosen.new_rows,
         folder="" if found.folder is None else str(found.folder),
         backbone="" if is_vector else two.backbone.name,

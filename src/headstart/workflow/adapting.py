@@ -185,7 +185,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     *,
     labels: Any = None,
     target_labels: Any = None,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     objectives: str | None = None,
     strategy: str | None = None,
     rule: str | SelectionRule | None = None,
@@ -208,9 +208,9 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         Rows of the other domain. Labels that come with them choose nothing; they are opened once, at the end.
     labels, target_labels : sequence, optional
         Labels for arrays and lists.
-    methods : sequence of str, optional
-        Aligners, or recipes and objectives for networks, by their names in the catalog (a name that is both is the aligner); the
-        default candidates when left out. "do not adapt" always competes.
+    methods : str or sequence of str, optional
+        Aligners, recipes and objectives for networks, or translations of source images (``"fda"``), by their names in the catalog
+        (a name that is both is the aligner); the default candidates when left out. "do not adapt" always competes.
     objectives : str, optional
         A joint loss in words, ``"ce + 0.5*coral + mcc"``, for a network: one more candidate.
     strategy : str, optional
@@ -248,6 +248,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     room = Room(Clock(seconds))
     folder = None if out is None else check_folder(Path(out))
     judge = _judge(rule, DEFAULT_RULE)
+    methods = (methods,) if isinstance(methods, str) else tuple(methods)
     plan = read_candidates(methods, objectives, strategy)
     two = open_two_domains(
         "adapt",

@@ -19,6 +19,7 @@ from headstart.workflow.adaptations import (
     make_candidates,
     try_entrants,
 )
+from headstart.workflow.changed_images import check_images, translation_entrants
 from headstart.workflow.committee import add_committee
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room
@@ -41,12 +42,15 @@ class CandidatePlan:
     networks : mapping of str to recipe
         Trained on features; None: the default ones.
     stages : mapping of str to recipe
-        Trained with stages of the base model.
+        Trained with stages of the base model; translations of source images among them.
+    translations : mapping of str to SourceTranslation
+        Change source images, which a frozen base model embeds.
     """
 
     aligners: tuple[str, ...] | None = None
     networks: Mapping[str, Any] | None = None
     stages: Mapping[str, Any] = field(default_factory=dict)
+    translations: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_candidates(methods: Sequence[str], objectives: str | None, strategy: str | None) -> CandidatePlan:
@@ -78,8 +82,12 @@ def read_candidates(methods: Sequence[str], objectives: str | None, strategy: st
         read_strategy(strategy)
     known = {entry.name for entry in entries("aligner")}
     networks = {entry.name for entry in (*entries("adaptation"), *entries("objective"))}
-    aligners, recipes = [], {}
+    images = {entry.name: entry for entry in entries("translation")}
+    aligners, recipes, translations = [], {}, {}
     for name in methods:
+        if name in images:
+            translations[name] = images[name].load()()
+            continue
         if name in known and strategy is None:
             aligners.append(name)
             continue
@@ -88,17 +96,17 @@ def read_candidates(methods: Sequence[str], objectives: str | None, strategy: st
                 raise ConfigError(
                     f"adapt: {name} aligns features and trains no stages; leave --strategy out, or name a method for networks."
                 )
-            near = did_you_mean(name, sorted(known | networks))
+            near = did_you_mean(name, sorted(known | networks | set(images)))
             raise ConfigError(f"adapt: there is no method {name!r}.{near} `headstart methods` lists them.")
         recipes[name] = read_recipe(name)
     if objectives is not None:
         recipes[objectives] = read_objectives(objectives)
     if strategy is not None:
         alone = {SOURCE_ONLY: read_recipe(SOURCE_ONLY)}
-        return CandidatePlan((), {}, {**alone, **recipes})
+        return CandidatePlan((), {}, {**alone, **recipes, **translations})
     if not methods and not recipes:
         return CandidatePlan()
-    return CandidatePlan(tuple(aligners), recipes, {})
+    return CandidatePlan(tuple(aligners), recipes, {}, translations)
 
 
 def try_all(
@@ -136,20 +144,25 @@ def try_all(
     room : Room, optional
         Time there is; endless when left out.
     """
-    entrants = _entrants(plan, two, codes_n, seed)
+    check_images({**plan.translations, **plan.stages}, two)
+    entrants = _entrants(plan, two, codes_n, training, seed)
     rivals = add_committee(try_entrants(entrants, codes_n, needs=needs, seed=seed, room=room, progress=progress))
     if plan.stages:
         rivals += try_stages(plan.stages, two, codes_n, classes, training, needs=needs, room=room, progress=progress)
     return rivals
 
 
-def _entrants(plan: CandidatePlan, two: TwoDomains, codes_n: NDArray[Any], seed: int) -> list[Entrant]:
+def _entrants(
+    plan: CandidatePlan, two: TwoDomains, codes_n: NDArray[Any], training: StagedTraining, seed: int
+) -> list[Entrant]:
     """Return what learns from features, "do not adapt" first: aligners on one scale, networks on features as they came."""
     names = default_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
     networks = {name: read_recipe(name) for name in DEFAULT_NETWORKS} if plan.networks is None else plan.networks
-    aligners = make_candidates(names, base_classifier(two.source_nd, codes_n, seed=seed))
+    base = base_classifier(two.source_nd, codes_n, seed=seed)
+    aligners = make_candidates(names, base)
     raw = raw_features(two)
     return [
         *(Entrant(name, one, two.source_nd, two.target_md) for name, one in aligners.items()),
         *(Entrant(name, make_network(recipe, two, seed), *raw, FittedNetwork) for name, recipe in networks.items()),
+        *translation_entrants(plan.translations, base, two, seed, training.store, training.checkpoint),
     ]

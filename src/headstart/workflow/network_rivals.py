@@ -26,10 +26,12 @@ from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
 from headstart.features import FeatureStore
 from headstart.heads import Head
 from headstart.methods import AdaptedNetwork, DeepAdaptation, DeeplyAdapted
+from headstart.methods.image_translation import SourceTranslation
 from headstart.model import Model
 from headstart.workflow.adaptations import hold_out
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Room
+from headstart.workflow.features_to_rows import RowsOfFeatures
 from headstart.workflow.ladder import BudgetSpent, with_deadline
 from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival, model_on_features
 
@@ -151,7 +153,10 @@ class StagedTraining:
     checkpoint: Path | None = None
 
     def method(self, name: str, recipe: Any) -> DeepAdaptation:
-        """Return the method for a recipe."""
+        """Return the method for a recipe, or for a translation of source images with the recipe that goes with it."""
+        if isinstance(recipe, SourceTranslation):
+            given = replace(recipe, seed=self.seed)
+            return DeepAdaptation(recipe.recipe, name, strategy=self.strategy, translation=given, seed=self.seed)
         return DeepAdaptation(recipe, name, strategy=self.strategy, seed=self.seed)
 
 
@@ -278,17 +283,7 @@ class _OtherWay:
     ) -> None:
         self._name, self._recipe, self._two, self._source = name, recipe, two, source
         self._training, self._clock = training, room.clock
-        self._places = {row.tobytes(): (1, place) for place, row in enumerate(two.target_md)}
-        self._places |= {row.tobytes(): (0, place) for place, row in enumerate(two.source_nd)}
-
-    def rows(self, features: Array) -> Dataset:
-        """Return the rows whose features these are, in order; all of one domain."""
-        found = [self._places[row.tobytes()] for row in np.ascontiguousarray(features, dtype=np.float32)]
-        domains = {domain for domain, _ in found}
-        if len(domains) != 1:
-            raise DataError("adapt: rows of both domains at once cannot be traced back to one of them.")
-        dataset = self._two.target if domains == {1} else self._source
-        return dataset.subset([place for _, place in found])
+        self.rows = RowsOfFeatures(source, two.target, two.source_nd, two.target_md)
 
     def __call__(self, source_nd: Array, labels_n: Array, target_md: Array) -> _Answers:
         learning = self.rows(source_nd)

@@ -12,8 +12,11 @@ Shapes: b images of a batch, c channels, h x w pixels.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ from headstart.core.tasks import Task
 from headstart.methods.image_translation.networks import Generator
 from headstart.methods.image_translation.terms import TO_SOURCE, TO_TARGET, CycleTranslation, PatchCritics
 from headstart.training import History, Network, Phase, TrainingConfig, TrainingRows, train
+from headstart.training.checkpoint import Checkpoint
 from headstart.training.rows import Rows
 
 __all__ = ["ImageTranslation", "TranslatedRows", "Translator"]
@@ -112,6 +116,8 @@ class ImageTranslation:
         task: Task,
         *,
         classifier: Network | None = None,
+        checkpoint: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
     ) -> Translator:
         """Train both generators and their critics.
@@ -124,6 +130,10 @@ class ImageTranslation:
             What source labels mean.
         classifier : Network, optional
             Trained on the source, for the semantic terms.
+        checkpoint : Path, optional
+            Folder to go on from after a kill, and to save to.
+        identity : mapping, optional
+            What the checkpoint belongs to, as a JSON value.
         progress : Progress, optional
             Gets one stage.
 
@@ -149,17 +159,22 @@ class ImageTranslation:
             Phase((translation,), trains=("segments",), name="translate"),
             Phase((critics,), trains=("objectives",), name="criticise"),
         ]
-        history = train(
-            network,
-            task,
-            TrainingRows(source.inputs, None, source.indices),
-            None,
-            replace(self.config, restore_best=False),
-            unlabelled=TrainingRows(target.inputs, None, target.indices),
-            phases=phases,
-            progress=progress,
-            stage="translate",
-        )
+        kept: Any = contextlib.nullcontext()
+        if checkpoint is not None:
+            kept = Checkpoint(checkpoint / "translate", identity=identity)
+        with kept as saved:
+            history = train(
+                network,
+                task,
+                TrainingRows(source.inputs, None, source.indices),
+                None,
+                replace(self.config, restore_best=False),
+                unlabelled=TrainingRows(target.inputs, None, target.indices),
+                phases=phases,
+                checkpoint=saved,
+                progress=progress,
+                stage="translate",
+            )
         return Translator(generators[0], generators[1], history)
 
     @staticmethod

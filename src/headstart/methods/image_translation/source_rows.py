@@ -1,0 +1,444 @@
+"""Source images that look like the target's: rows, labels and order stay, pixels change before any network sees them.
+
+    fda        the amplitudes of low frequencies are those of one target image, drawn for the row      (`swap_amplitude`)
+    cyclegan   x + up(G(down x) - down x)                     G: a generator trained on both domains' images, made small
+    cycada     the same, and a small classifier of the source says which classes G has to keep; a recipe (`dann`) goes on top
+
+Source: of each, the modules `fourier`, `terms` and `cycada` of this package. That a row keeps one partner, and that a generator
+of small images moves large ones by its change alone, is ours: a row changed once is read, embedded and cached like any other.
+Use them where domains differ in light, colour, texture or the way they are drawn. They ignore rows that are no images.
+Shapes: n source rows, m target rows, h x w pixels of an image before the crop, s the longer side of a small image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from headstart.backbones import Backbone
+from headstart.core.digests import digest_array, digest_json, digest_many
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.preprocessing import ImageTransform
+from headstart.core.progress import Progress
+from headstart.core.seeds import derive_seed
+from headstart.core.tasks import Modality, Task
+from headstart.data import Dataset, decode_image
+from headstart.methods.adaptations import RecipeOf, source_only
+from headstart.methods.adaptations.adversarial import dann
+from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
+from headstart.methods.adaptations.heads import steps_to_epochs
+from headstart.methods.image_translation.fourier import swap_amplitude
+from headstart.methods.image_translation.translating import ImageTranslation, Translator
+from headstart.methods.tuning_rows import readable_rows
+from headstart.training import Network, TrainingConfig, TrainingRows
+
+__all__ = ["CyCADATranslation", "FourierTranslation", "GeneratorTranslation", "SourceTranslation"]
+
+Pixels = NDArray[np.uint8]
+Change = Callable[[Dataset], Dataset]
+
+_LEAST_SIDE = 8
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class SourceTranslation(ABC):
+    """A way to change source images into images of the target. Its constructor is its configuration.
+
+    Parameters
+    ----------
+    seed : int
+        Of all that is drawn.
+    """
+
+    name: ClassVar[str]
+
+    seed: int = field(default=0, kw_only=True)
+
+    @property
+    def recipe(self) -> RecipeOf:
+        """What a network learns by on changed rows; nothing but the task's loss unless a method says otherwise."""
+        return source_only
+
+    def learn(
+        self,
+        source: Dataset,
+        target: Dataset,
+        backbone: Backbone,
+        *,
+        checkpoint: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Change:
+        """Learn from both domains, and return what changes source rows.
+
+        Parameters
+        ----------
+        source : Dataset
+            Images; with labels where the method keeps classes.
+        target : Dataset
+            Images; labels are not looked at.
+        backbone : Backbone
+            Whose preprocessing says how large images are read.
+        checkpoint : Path, optional
+            Folder to go on from after a kill, and to save to.
+        progress : Progress, optional
+            Gets a stage for each training.
+
+        Returns
+        -------
+        callable
+            Takes source rows, those learned from or others, and returns them changed, with all else they had.
+
+        Raises
+        ------
+        ConfigError
+            If rows are no images.
+        DataError
+            If there is no target row.
+        """
+        transform = backbone.transform
+        if source.modality != "image" or not isinstance(transform, ImageTransform):
+            raise ConfigError(
+                f"{self.name}: changes the pixels of images, and these rows are {source.modality} rows; name a method that works "
+                "on features, such as coral or mcc (`headstart methods`)."
+            )
+        if not len(target):
+            raise DataError(f"{self.name}: needs target images to learn from; got none.")
+        source, target = (readable_rows(rows, backbone, False, None, None)[0] for rows in (source, target.unlabelled()))
+        whole = replace(
+            transform, height=transform.resize_height, width=transform.resize_width, crop_fraction=1.0
+        )  # what the crop is taken from
+        return self._learn(source, target, whole, checkpoint, progress)
+
+    @abstractmethod
+    def _learn(
+        self,
+        source: Dataset,
+        target: Dataset,
+        transform: ImageTransform,
+        checkpoint: Path | None,
+        progress: Progress | None,
+    ) -> Change: ...
+
+
+@dataclass(frozen=True)
+class FourierTranslation(SourceTranslation):
+    """Every source image takes on the low-frequency amplitudes of one target image; nothing is trained.
+
+    Parameters
+    ----------
+    size : float in [0, 0.5)
+        How many frequencies, as a share of the shorter side; the middle one of the paper's three when left out.
+    seed : int
+        Draws the partners.
+
+    Examples
+    --------
+    >>> FourierTranslation().name
+    'fda'
+    """
+
+    name: ClassVar[str] = "fda"
+
+    size: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size < 0.5:
+            raise ConfigError(f"FourierTranslation: size is a share of the shorter side in [0, 0.5); got {self.size}.")
+
+    def _learn(
+        self,
+        source: Dataset,
+        target: Dataset,
+        transform: ImageTransform,
+        checkpoint: Path | None,
+        progress: Progress | None,
+    ) -> Change:
+        del source, checkpoint, progress
+        others = target.digests()
+
+        def partner(digest: str) -> int:
+            return derive_seed(self.seed, "partner", digest) % len(others)
+
+        def change(pixels: Pixels, digest: str) -> Pixels:
+            other = decode_image(_content(target, partner(digest)), transform)
+            swapped = swap_amplitude(_unit(pixels), _unit(other), self.size)
+            return _bytes(swapped.clamp(0, 1))
+
+        def identity(digest: str) -> str:
+            return digest_json({"fda": self.size, "partner": others[partner(digest)]})
+
+        return lambda rows: _changed(rows, transform, change, identity)
+
+
+@dataclass(frozen=True)
+class GeneratorTranslation(SourceTranslation):
+    """A generator, trained against critics on both domains' images made small, changes every source image.
+
+    Parameters
+    ----------
+    side : int, at least 8
+        Longer side of the small images, in pixels; images that are no larger are changed as they are.
+    num_steps : int
+        Steps of the game, about.
+    width, num_blocks : int
+        Of generators and critics.
+    seed : int
+        Of weights and every draw.
+
+    Examples
+    --------
+    >>> GeneratorTranslation().name, CyCADATranslation().name
+    ('cyclegan', 'cycada')
+    """
+
+    name: ClassVar[str] = "cyclegan"
+    keeps_classes: ClassVar[bool] = False
+
+    side: int = 32
+    num_steps: int = 300
+    width: int = 8
+    num_blocks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.side < _LEAST_SIDE or self.num_steps < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: side is at least {_LEAST_SIDE} pixels and num_steps at least 1; got {self.side} and "
+                f"{self.num_steps}."
+            )
+
+    def _learn(
+        self,
+        source: Dataset,
+        target: Dataset,
+        transform: ImageTransform,
+        checkpoint: Path | None,
+        progress: Progress | None,
+    ) -> Change:
+        if self.keeps_classes and (source.task is None or source.task.kind != "classification"):
+            kind = "no" if source.task is None else source.task.kind
+            raise ConfigError(f"{self.name}: keeps classes, and the source has {kind} labels; use cyclegan instead.")
+        small = _small_size(transform, self.side)
+        images = [_Thumbnails(_thumbnails(rows, transform, small)) for rows in (source, target)]
+        labels = source.targets if self.keeps_classes else None
+        rows, others = TrainingRows(images[0], labels), TrainingRows(images[1], None)
+        task = source.task if source.task is not None and self.keeps_classes else Task("classification", ("a", "b"))
+        identity = {
+            "translation": [self.name, self.side, self.num_steps, self.width, self.num_blocks, self.seed],
+            "rows": [digest_many(part.digests()) for part in (source, target)],
+            "labels": "" if labels is None else digest_array(labels),
+        }
+        classifier = None
+        if self.keeps_classes:
+            classifier = self._classifier(rows, others, task, small, checkpoint, identity, progress)
+        config = replace(
+            ImageTranslation().config,
+            batch_size=_BATCH,
+            max_epochs=steps_to_epochs(self.num_steps, len(rows), len(others), _BATCH),
+            seed=self.seed,
+        )
+        translator = ImageTranslation(
+            config, width=self.width, num_blocks=self.num_blocks, seed=derive_seed(self.seed, "translation") % 2**31
+        ).fit(rows, others, task, classifier=classifier, checkpoint=checkpoint, identity=identity, progress=progress)
+        return _by_generator(translator, transform, small)
+
+    def _classifier(
+        self,
+        rows: TrainingRows,
+        others: TrainingRows,
+        task: Task,
+        small: tuple[int, int],
+        checkpoint: Path | None,
+        identity: dict[str, Any],
+        progress: Progress | None,
+    ) -> Network:
+        """Return a small network that has learned the source's classes on small images."""
+        config = TrainingConfig(
+            learning_rate=2e-3,
+            weight_decay=0.0,
+            batch_size=_BATCH,
+            max_epochs=steps_to_epochs(self.num_steps, len(rows), 1, _BATCH),
+            precision="fp32",
+            restore_best=False,
+            seed=self.seed,
+        )
+        network = _small_network(small, task.num_outputs, self.width, derive_seed(self.seed, "classifier") % 2**31)
+        recipe = make_recipe(source_only, task, config, rows)
+        job = Adapting(network, task, rows, others, recipe, config, loss_of(task, config, rows))
+        folder = None if checkpoint is None else checkpoint / "classifier"
+        adapt_network(job, checkpoint=folder, identity=identity, progress=progress)
+        return network
+
+
+@dataclass(frozen=True)
+class CyCADATranslation(GeneratorTranslation):
+    """As `GeneratorTranslation`, with a classifier of the source that the generators must not confuse, and `dann` on top."""
+
+    name: ClassVar[str] = "cycada"
+    keeps_classes: ClassVar[bool] = True
+
+    @property
+    def recipe(self) -> RecipeOf:
+        """The paper's: features on which a critic cannot tell changed source rows from target rows."""
+        return dann
+
+
+class _ChangedImages:
+    """Content of rows whose pixels a function changes; each is changed when it is read."""
+
+    modality: Modality = "image"
+
+    def __init__(
+        self,
+        rows: Dataset,
+        transform: ImageTransform,
+        change: Callable[[Pixels, str], Pixels],
+        identity: Callable[[str], str],
+    ) -> None:
+        self._rows, self._transform, self._change, self._identity = rows, transform, change, identity
+        self._digests = rows.digests()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, position: int) -> Pixels:
+        """Return changed pixels, as large as what the base model's crop is taken from."""
+        pixels = decode_image(_content(self._rows, position), self._transform)
+        return self._change(pixels, self._digests[position])
+
+    def path(self, position: int) -> Path | None:
+        """Return None: no file holds these pixels."""
+        del position
+        return None
+
+    def digests(self, positions: Sequence[int], threads: int = 2) -> list[str]:
+        """Return digests of what the rows were and of what changed them."""
+        del threads
+        return [
+            digest_json({"row": own, "changed": self._identity(own), "size": self._transform.digest()}) if own else ""
+            for own in (self._digests[position] for position in positions)
+        ]
+
+
+def _changed(
+    rows: Dataset,
+    transform: ImageTransform,
+    change: Callable[[Pixels, str], Pixels],
+    identity: Callable[[str], str],
+) -> Dataset:
+    """Return the rows with changed content and everything else they had."""
+    return Dataset(
+        _ChangedImages(rows, transform, change, identity),
+        ids=rows.ids,
+        task=rows.task,
+        targets=rows.targets,
+        groups=rows.groups,
+        domains=rows.domains,
+        given_split=rows.given_split,
+        quarantine=rows.quarantine,
+        notes=rows.notes,
+        root=rows.root,
+    )
+
+
+def _by_generator(translator: Translator, transform: ImageTransform, small: tuple[int, int]) -> Change:
+    generator = translator.to_target.cpu().eval()
+    own = digest_many(
+        [digest_array(tensor.numpy()) for _, tensor in sorted(generator.state_dict().items())] + [str(small)]
+    )
+
+    @torch.no_grad()
+    def change(pixels: Pixels, digest: str) -> Pixels:
+        del digest
+        image = 2 * _unit(pixels) - 1
+        reduced = _resized(image, small)
+        moved: Tensor = generator(reduced) - reduced
+        return _bytes(((image + _resized(moved, tuple(image.shape[-2:])) + 1) / 2).clamp(0, 1))
+
+    return lambda rows: _changed(rows, transform, change, lambda digest: own)
+
+
+class _Thumbnails:
+    """Small images in memory, as training rows."""
+
+    num_views = 1
+
+    def __init__(self, images_nchw: Tensor) -> None:
+        self.images = images_nchw
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.uint64] | None = None) -> tuple[Tensor, ...]:
+        """Return some rows."""
+        del draws
+        return (self.images[torch.from_numpy(np.asarray(indices, np.int64))],)
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+def _thumbnails(rows: Dataset, transform: ImageTransform, small: tuple[int, int]) -> Tensor:
+    """Return images from -1 to 1, float32 (n, 3, *small)."""
+    found = [
+        _resized(2 * _unit(decode_image(_content(rows, place), transform)) - 1, small) for place in range(len(rows))
+    ]
+    return torch.cat(found)
+
+
+def _small_size(transform: ImageTransform, side: int) -> tuple[int, int]:
+    """Return height and width whose longer one is at most ``side``, both multiples of 4.
+
+    Examples
+    --------
+    >>> _small_size(ImageTransform(224, 112), 32), _small_size(ImageTransform(16, 16), 32)
+    ((32, 16), (16, 16))
+    """
+    share = min(1.0, side / max(transform.height, transform.width))
+    height, width = (max(_LEAST_SIDE, round(share * length / 4) * 4) for length in (transform.height, transform.width))
+    return height, width
+
+
+def _resized(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return interpolate(images, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _content(rows: Dataset, place: int) -> Any:
+    return rows.read(place)
+
+
+def _unit(pixels: Pixels) -> Tensor:
+    """Return pixels (h, w, 3) as a batch of one image from 0 to 1, (1, 3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+def _bytes(image: Tensor) -> Pixels:
+    return np.asarray((255 * image[0]).round().permute(1, 2, 0).contiguous().to(torch.uint8).numpy())
+
+
+def _small_network(small: tuple[int, int], num_outputs: int, width: int, seed: int) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        maps = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        features = nn.Sequential(
+            nn.Flatten(), nn.Linear(2 * width * (small[0] // 4) * (small[1] // 4), 4 * width), nn.ReLU()
+        )
+        return Network({"maps": maps, "features": features}, {"main": nn.Linear(4 * width, num_outputs)})

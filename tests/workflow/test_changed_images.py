@@ -1,0 +1,236 @@
+"""`headstart adapt --method fda,cyclegan,cycada`: source images are changed, judged there and back, and kept in no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import headstart
+from headstart.backbones import Backbone, open_backbone, vector_backbone
+from headstart.core.errors import ConfigError, DataError
+from headstart.core.progress import Progress
+from headstart.data import Dataset, decode_image, open_dataset
+from headstart.methods.image_translation import (
+    CyCADATranslation,
+    FourierTranslation,
+    GeneratorTranslation,
+    SourceTranslation,
+    swap_amplitude,
+)
+from headstart.workflow.candidates_of_adapt import read_candidates
+from headstart.workflow.features_to_rows import RowsOfFeatures
+
+QUIET = Progress(quiet=True)
+SHORT = {"side": 8, "num_steps": 4, "width": 4, "num_blocks": 1}
+
+
+def pictures(num_rows: int, tint: float, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Return pictures striped across or down, with a tint of their domain."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(num_rows):
+        stripes = 60 * np.sin(np.arange(40) / random.uniform(2, 4))
+        picture = random.normal(120, 30, (40, 40, 3)) + (stripes[:, None, None] if i % 2 else stripes[None, :, None])
+        picture[:, :, 2] += tint
+        rows.append(picture.clip(0, 255).astype(np.uint8))
+    return np.stack(rows), ["across" if i % 2 else "down" for i in range(num_rows)]
+
+
+def domains(num_source: int = 24, num_target: int = 20) -> tuple[Dataset, Dataset]:
+    source, labels = pictures(num_source, 0, 0)
+    return open_dataset(source, labels=labels), open_dataset(pictures(num_target, 60, 1)[0], unlabelled=True)
+
+
+@pytest.fixture(scope="module")
+def network() -> Backbone:
+    """Return a small residual network at random weights."""
+    torch.manual_seed(0)
+    return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+
+
+def test_a_fourier_row_has_a_target_row_s_amplitudes_and_all_else_its_own(network: Backbone) -> None:
+    source, target = domains()
+    change = FourierTranslation(0.1, seed=3).learn(source, target, network)
+    changed = change(source)
+    assert changed.ids == source.ids and changed.task == source.task
+    assert changed.targets is not None and np.array_equal(changed.targets, source.targets)  # type: ignore[arg-type]
+    transform = network.transform
+    whole = type(transform)(**{**vars(transform), "height": transform.resize_height, "width": transform.resize_width})  # type: ignore[union-attr]
+    whole = type(transform)(**{**vars(whole), "crop_fraction": 1.0})
+
+    def unit(rows: Dataset, place: int) -> torch.Tensor:
+        return torch.from_numpy(decode_image(rows.read(place), whole)).permute(2, 0, 1)[None] / 255  # type: ignore[arg-type]
+
+    for place in (0, 5):
+        found = torch.from_numpy(np.asarray(changed.read(place))).permute(2, 0, 1)[None] / 255
+        options = [
+            swap_amplitude(unit(source, place), unit(target, other), 0.1).clamp(0, 1) for other in range(len(target))
+        ]
+        assert min(float((found - option).abs().max()) for option in options) < 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "translation", [FourierTranslation(), GeneratorTranslation(**SHORT), CyCADATranslation(**SHORT)]
+)
+def test_rows_are_changed_the_same_under_a_seed_and_others_are_known_apart(
+    translation: SourceTranslation, network: Backbone
+) -> None:
+    from dataclasses import replace
+
+    source, target = domains()
+    first, again, other = (replace(translation, seed=seed).learn(source, target, network)(source) for seed in (0, 0, 1))
+    assert first.digests() == again.digests()
+    assert first.digests() != other.digests() and not set(first.digests()) & set(source.digests())
+    rows = [np.stack([np.asarray(item.read(place)) for place in range(4)]) for item in (first, again, other)]
+    assert np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[0], rows[2])
+    part = first.subset([2, 0])
+    assert np.array_equal(np.asarray(part.read(0)), rows[0][2])
+
+
+def test_what_is_no_image_or_no_class_is_refused(network: Backbone) -> None:
+    source, target = domains()
+    table = open_dataset(np.eye(4, dtype=np.float32), labels=["a", "b", "a", "b"])
+    with pytest.raises(ConfigError, match="fda: changes the pixels of images, and these rows are vector rows"):
+        FourierTranslation().learn(table, table, vector_backbone(4))
+    with pytest.raises(ConfigError, match="fda changes the pixels of images, and these rows are vector rows"):
+        headstart.adapt(
+            np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32), labels=list("abab"), methods="fda", progress=QUIET
+        )
+    with pytest.raises(ConfigError, match="cycada: keeps classes, and the source has no labels; use cyclegan"):
+        CyCADATranslation(**SHORT).learn(source.unlabelled(), target, network)
+    with pytest.raises(ConfigError, match="size is a share"):
+        FourierTranslation(0.5)
+    with pytest.raises(ConfigError, match="side is at least 8"):
+        GeneratorTranslation(side=4)
+    with pytest.raises(DataError, match="needs target images"):
+        FourierTranslation().learn(source, target.subset([]), network)
+
+
+def test_names_of_translations_are_candidates_with_stages_and_without() -> None:
+    assert list(read_candidates(["fda", "coral"], None, None).translations) == ["fda"]
+    assert list(read_candidates(["cycada"], None, "full").stages) == ["source-only", "cycada"]
+    with pytest.raises(ConfigError, match="Did you mean 'cycada'"):
+        read_candidates(["cycade"], None, None)
+
+
+def test_features_lead_back_to_rows_of_one_domain() -> None:
+    source, target = open_dataset(["a", "b"], unlabelled=True), open_dataset(["c", "b"], unlabelled=True)
+    features = np.array([[1.0], [2.0], [3.0], [2.0]], np.float32)
+    find = RowsOfFeatures(source, target, features[:2], features[2:])
+    assert find(np.array([[2.0], [1.0]])).ids == [source.ids[1], source.ids[0]]
+    assert find(np.array([[2.0], [3.0]])).read(1) == "c"
+    with pytest.raises(DataError, match="cannot be traced back"):
+        find(np.array([[1.0], [3.0]]))
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every training end after two passes."""
+    for module in ("image_translation.source_rows", "deep_adaptation"):
+        monkeypatch.setattr(f"headstart.methods.{module}.steps_to_epochs", lambda *_, **__: 2)
+
+
+@pytest.mark.golden
+@pytest.mark.usefixtures("briefly")
+def test_translations_compete_on_features_and_answer_as_the_model_does(network: Backbone, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    source, labels = pictures(36, 0, 0)
+    target, truth = pictures(30, 60, 1)
+    found = headstart.adapt(
+        source,
+        target,
+        labels=labels,
+        target_labels=truth,
+        methods=["fda", "cycada"],
+        backbones=[network],
+        progress=QUIET,
+        store=False,
+        out=tmp_path / "out",
+    )
+    assert [line.name for line in found.lines] == ["do not adapt", "fda", "cycada", "committee"]
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    for name in ("fda", "cycada", "committee"):
+        chosen = replace(found, selection=replace(found.selection, chosen=name))
+        loaded = headstart.load_model(chosen.model.save(tmp_path / name))
+        fitted = chosen.rival.fitted
+        assert fitted is not None and (fitted.source_seen_nr is not None or name == "committee")
+        np.testing.assert_allclose(loaded.predict(target, store=False).scores, fitted.target_scores, atol=1e-5)
+
+
+@pytest.mark.golden
+@pytest.mark.usefixtures("briefly")
+@pytest.mark.parametrize(("name", "kills"), [("fda", {3}), ("cycada", {4, 8})])
+def test_with_stages_a_killed_command_goes_on_to_the_same_answers(
+    name: str, kills: set[int], network: Backbone, tmp_path: Path
+) -> None:
+    from headstart.training.checkpoint import Checkpoint
+
+    source, labels = pictures(24, 0, 0)
+    target, _ = pictures(20, 60, 1)
+
+    def run(out: Path) -> headstart.Adaptation:
+        return headstart.adapt(
+            source,
+            target,
+            labels=labels,
+            methods=name,
+            strategy="last-stages:1",
+            rule="source-accuracy",
+            backbones=[network],
+            runtime="torch-fp32",
+            progress=QUIET,
+            store=False,
+            out=out,
+        )
+
+    whole = run(tmp_path / "whole")
+    assert [line.name for line in whole.lines] == ["do not adapt", "source-only", name]
+    saved: list[int] = []
+    save = Checkpoint.after_step
+
+    def stop(self: Checkpoint, step: int, state: Any) -> None:
+        self.every_steps = 1
+        save(self, step, state)
+        saved.append(step)
+        if len(saved) in kills:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "after_step", stop)
+        for _ in kills:
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / "killed")
+        resumed = run(tmp_path / "killed")
+    assert [line.score for line in resumed.lines] == [line.score for line in whole.lines]
+    first, second = ((tmp_path / folder / "predictions.csv").read_bytes() for folder in ("whole", "killed"))
+    assert first == second
+
+
+def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
+    from headstart.workflow.changed_images import translation_entrants
+    from headstart.workflow.domains import open_two_domains
+
+    source, labels = pictures(8, 0, 0)
+    two = open_two_domains(
+        "adapt",
+        source,
+        pictures(6, 60, 1)[0],
+        labelled=True,
+        labels=labels,
+        backbones=[network],
+        store=False,
+        progress=QUIET,
+    )
+    plan = read_candidates(["fda", "cycada"], None, None)
+    fda, cycada = translation_entrants(plan.translations, LogisticRegression(), two, 0, False, None)
+    assert fda.estimator.trial(30)[1] == 1.0  # type: ignore[attr-defined]
+    few, longer = cycada.estimator.trial(30)  # type: ignore[attr-defined]
+    assert few.aligner.translation.num_steps == 30 and longer == 10.0
+    assert few.estimator.num_steps == 60  # of 600
