@@ -22,6 +22,7 @@ OTHER = FitConfig(
     goal="accuracy >= 0.9",
     budget="10m",
     strategy="last-stages:2",
+    unlabelled="others/",
     max_size="20MB",
     max_memory="4GB",
     backbones=("one", "two"),

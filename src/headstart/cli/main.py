@@ -78,6 +78,10 @@ def fit(
     strategy: Annotated[
         str, typer.Option(help="auto, head, or one way to fine-tune: last-stages, full, lora, ..., search.")
     ] = "auto",
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(help="Rows without labels the model will meet; adapted to where they are of another domain."),
+    ] = None,
     max_size: Annotated[str | None, typer.Option(help="Largest saved model, such as 20MB.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Most memory while training, such as 4GB.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME when left out.")] = None,
@@ -114,6 +118,7 @@ def fit(
             goal=goal,
             budget=budget,
             strategy=strategy,
+            unlabelled=unlabelled,
             max_size=max_size,
             max_memory=max_memory,
             backbones=_names(backbone),

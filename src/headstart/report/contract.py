@@ -258,7 +258,7 @@ _RUNG = {
     ],
     "properties": {
         "number": _COUNT,
-        "name": {"enum": ["head", "base-model", "partial", "full", "search", "asked"]},
+        "name": {"enum": ["head", "base-model", "partial", "full", "search", "asked", "adaptation"]},
         "title": _TEXT,
         "backbone": _TEXT,
         "status": {"enum": ["tried", "skipped", "failed", "cut-off"]},

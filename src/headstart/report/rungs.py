@@ -34,7 +34,8 @@ class RungLine:
     number : int
         Place in the climb, from 1.
     name : str
-        ``"head"``, ``"base-model"``, ``"partial"``, ``"full"``, ``"search"`` or ``"asked"``.
+        ``"head"``, ``"base-model"``, ``"partial"``, ``"full"``, ``"search"``, ``"asked"`` or ``"adaptation"`` (to rows without
+        labels: a second model, which has no figure on the judging rows).
     title : str
         What it is, for people.
     backbone : str

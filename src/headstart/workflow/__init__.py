@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.workflow.adapting import Adaptation as Adaptation
+    from headstart.workflow.adaptation import Adaptation as Adaptation
     from headstart.workflow.adapting import adapt as adapt
     from headstart.workflow.applying import Assessment as Assessment
     from headstart.workflow.applying import check as check
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from headstart.workflow.together import fit_together as fit_together
 
 _HOMES = {
-    "Adaptation": "adapting",
+    "Adaptation": "adaptation",
     "Assessment": "applying",
     "Comparison": "comparing",
     "FitConfig": "config",

@@ -25,7 +25,7 @@ from headstart.workflow.adaptation_page import page_data
 from headstart.workflow.versions import now, versions
 
 if TYPE_CHECKING:
-    from headstart.workflow.adapting import Adaptation
+    from headstart.workflow.adaptation import Adaptation
 
 __all__ = ["check_folder", "provenance", "write_adaptation"]
 

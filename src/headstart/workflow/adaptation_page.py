@@ -27,7 +27,7 @@ from headstart.workflow.rivals import FittedCandidate
 from headstart.workflow.versions import now, versions
 
 if TYPE_CHECKING:
-    from headstart.workflow.adapting import Adaptation
+    from headstart.workflow.adaptation import Adaptation
 
 __all__ = ["page_data"]
 

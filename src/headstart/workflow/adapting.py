@@ -10,12 +10,10 @@ Shapes: n source rows, m target rows, d features, k classes.
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +24,15 @@ from headstart.backbones import Backbone
 from headstart.catalog import resolve
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress, format_seconds
-from headstart.core.tasks import Task
-from headstart.evaluation import Interval, format_interval, format_metric, metric_title
-from headstart.evaluation.selection import FailedCandidate, Selection, SelectionRule, select
+from headstart.evaluation import Interval
+from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
-from headstart.model import Model
-from headstart.model.predictions import UNKNOWN
 from headstart.report import Cost
 from headstart.report.adapted import AdaptedLine, Hindsight
-from headstart.workflow.adaptation_folder import check_folder, provenance, write_adaptation
+from headstart.workflow.adaptation import Adaptation
+from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
-from headstart.workflow.candidates_of_adapt import read_candidates, try_all
+from headstart.workflow.candidates_of_adapt import CandidatePlan, read_candidates, try_all
 from headstart.workflow.class_truth import open_class_truth
 from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
 from headstart.workflow.entrants import Room
@@ -47,136 +43,11 @@ from headstart.workflow.rivals import Rival
 from headstart.workflow.value_adaptations import rule_for_values, try_values
 from headstart.workflow.value_truth import open_value_truth
 
-__all__ = ["DEFAULT_RULE", "Adaptation", "AdaptedLine", "Hindsight", "adapt"]
+__all__ = ["DEFAULT_RULE", "adapt", "adapt_between"]
 
 DEFAULT_RULE = "circular-test"
 _LEAST_ROWS = 4
 DEFAULT_VALUE_RULE = "circular-validation"  # for numbers no rule gains; this one does no harm (docs/benchmarks.md)
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """What `adapt` found; printing it prints the choice and the table.
-
-    Parameters
-    ----------
-    selection : Selection
-        What was chosen, and why.
-    lines : tuple of AdaptedLine
-        Every candidate, "do not adapt" first.
-    classes : tuple of str
-        Names, in the order of the probabilities' columns.
-    ids : tuple of str
-        Names of the target rows.
-    probabilities_mk : float64 array of shape (m, k)
-        Of the chosen candidate for the target rows; k is 0 where it predicts numbers.
-    rivals : tuple of Rival
-        Every candidate, carried through.
-    rule : SelectionRule
-        Who chose.
-    domains : TwoDomains
-        The rows.
-    hindsight : Hindsight, optional
-        Where the target had labels.
-    truth : tuple of str, optional
-        These labels, a target row each; None for a row without.
-    seed : int
-        Of folds and draws.
-    names : (str, str)
-        What source and target are called.
-    command : str
-        What repeats it.
-    cost : Cost, optional
-        What all of it took.
-    folder : Path, optional
-        Where the model, predictions.csv, adapt.html and adapt.json were written.
-    values_m : float64 array of shape (m,), optional
-        Predicted numbers of the target rows, where the task is numbers.
-    budget : float, optional
-        Wall-clock seconds that were allowed.
-    """
-
-    selection: Selection
-    lines: tuple[AdaptedLine, ...]
-    classes: tuple[str, ...]
-    ids: tuple[str, ...]
-    probabilities_mk: NDArray[np.float64]
-    rivals: tuple[Rival, ...] = field(repr=False)
-    rule: SelectionRule = field(repr=False)
-    domains: TwoDomains = field(repr=False)
-    hindsight: Hindsight | None = None
-    truth: tuple[str | None, ...] | None = None
-    seed: int = 0
-    names: tuple[str, str] = ("source", "target")
-    command: str = ""
-    cost: Cost | None = None
-    folder: Path | None = None
-    values_m: NDArray[np.float64] | None = None
-    budget: float | None = None
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Candidates that the budget had no time for."""
-        return tuple(
-            rival.name
-            for rival in self.rivals
-            if isinstance(rival.evidence, FailedCandidate) and not rival.evidence.begun
-        )
-
-    @property
-    def predictions(self) -> tuple[str, ...] | tuple[float, ...]:
-        """Class name of each target row (or "unknown", of a candidate that has learned to tell), or its number."""
-        if self.values_m is not None:
-            return tuple(self.values_m.tolist())
-        assert self.rival.fitted is not None
-        names = (*self.classes, UNKNOWN)
-        return tuple(names[place] for place in self.rival.fitted.target_answers_m)
-
-    @property
-    def rival(self) -> Rival:
-        """The chosen candidate."""
-        return next(rival for rival in self.rivals if rival.name == self.selection.chosen)
-
-    @property
-    def task(self) -> Task:
-        """What is answered; classes in the order of the probabilities' columns."""
-        return Task("classification", self.classes) if self.values_m is None else Task("regression")
-
-    @cached_property
-    def model(self) -> Model:
-        """The chosen candidate as a model that answers for new rows of the target, with all that its card says."""
-        assert self.rival.fitted is not None
-        model = self.rival.fitted.to_model(self.domains, self.task)
-        model.provenance, model.feature_names = provenance(self), self.domains.feature_names or ()
-        return model
-
-    def __str__(self) -> str:
-        from headstart.workflow.tables import text_table
-
-        selected = f"Selected: {self.selection.chosen}. {self.selection.reason}"
-        figures: list[str] = []
-        if self.hindsight is not None:
-            figures = [metric_title(self.hindsight.metric), "95 % interval", *map(metric_title, self.hindsight.further)]
-        changes = ["changes"] if self.values_m is None else []
-        header = ["candidate", "score", *changes, "CPU s", *figures, ""]
-        table = text_table(header, [self._cells(line) for line in self.lines])
-        failed = [f"left out: {line.name}: {line.note}" for line in self.lines if line.score is None]
-        after = [] if self.hindsight is None else ["", str(self.hindsight)]
-        return "\n".join([selected, "", table, *failed, *after])
-
-    def _cells(self, line: AdaptedLine) -> list[str]:
-        cells = [line.name, "" if line.score is None else f"{line.score:.4g}"]
-        if self.values_m is None:
-            cells.append("" if line.changed is None else f"{100 * line.changed:.1f} %")
-        cells.append(f"{line.cpu_seconds:.1f}")
-        if self.hindsight is not None:
-            metric, value = self.hindsight.metric, line.measured
-            cells += ["", ""] if value is None else [format_metric(metric, value.value), format_interval(metric, value)]
-            cells += [
-                format_metric(name, line.further[name].value) if name in line.further else ""
-                for name in self.hindsight.further
-            ]
-        return [*cells, "selected" if line.name == self.selection.chosen else ""]
 
 
 def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
@@ -247,7 +118,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     seconds = parse_budget(budget)
     room = Room(Clock(seconds))
     folder = None if out is None else check_folder(Path(out))
-    judge = _judge(rule, DEFAULT_RULE)
+    _judge(rule, DEFAULT_RULE)  # what is wrong with it whatever the rows are
     methods = (methods,) if isinstance(methods, str) else tuple(methods)
     plan = read_candidates(methods, objectives, strategy)
     two = open_two_domains(
@@ -263,21 +134,88 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         store=store,
         progress=progress,
     )
-    is_numbers = two.source.task is not None and two.source.task.kind == "regression"
+    if _has_numbers(two) and (objectives or strategy):
+        raise ConfigError(
+            "adapt: networks answer for classes; leave out objectives and strategy where labels are numbers."
+        )
+    checkpoint = None if folder is None else folder / "checkpoint"
+    found = adapt_between(
+        two,
+        plan=plan,
+        methods=methods,
+        training=StagedTraining(strategy or "", seed, store, checkpoint),
+        rule=rule,
+        room=room,
+        seed=seed,
+        progress=progress,
+    )
+    found = replace(
+        found,
+        names=(title_of(source, "source"), title_of(target, "target")),
+        command=_command(source, target, methods, objectives, strategy, rule, budget, backbones, columns, seed, folder),
+        cost=Cost(
+            time.process_time() - cpu_started,
+            time.perf_counter() - wall_started,
+            sum(item.from_cache for item in two.features),
+        ),
+        folder=folder,
+        budget=seconds if room.has_end else None,
+    )
+    if folder is not None:
+        write_adaptation(found, folder)
+    return found
+
+
+def adapt_between(
+    two: TwoDomains,
+    *,
+    plan: CandidatePlan | None = None,
+    methods: Sequence[str] = (),
+    training: StagedTraining | None = None,
+    rule: str | SelectionRule | None = None,
+    room: Room | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Adaptation:
+    """Let candidates compete between two domains that are open and embedded.
+
+    Parameters
+    ----------
+    two : TwoDomains
+        The rows.
+    plan : CandidatePlan, optional
+        What competes where labels are classes; the default candidates when left out.
+    methods : sequence of str
+        Aligners that compete where labels are numbers; the default ones when left out.
+    training : StagedTraining, optional
+        How stages train, where the plan has some.
+    rule, seed, progress
+        As for `adapt`.
+    room : Room, optional
+        Time there is; endless when left out.
+
+    Returns
+    -------
+    Adaptation
+        Without names, command, cost and folder, which are the caller's to say.
+
+    Raises
+    ------
+    HeadstartError
+        If labels or rule will not do.
+    """
+    progress = progress or Progress(quiet=True)
+    is_numbers = _has_numbers(two)
+    judge = _judge(rule, DEFAULT_VALUE_RULE if is_numbers else DEFAULT_RULE)
+    classes: tuple[str, ...] = ()
     if is_numbers:
-        judge = rule_for_values(_judge(rule, DEFAULT_VALUE_RULE))
-        if objectives or strategy:
-            raise ConfigError(
-                "adapt: networks answer for classes; leave out objectives and strategy where labels are numbers."
-            )
-        classes: tuple[str, ...] = ()
+        judge = rule_for_values(judge)
         rivals = try_values(two, methods, needs=judge.wants, seed=seed, room=room, progress=progress)
     else:
         codes, classes = _classes(two)
-        training = StagedTraining(strategy or "", seed, store, None if folder is None else folder / "checkpoint")
-        rivals = try_all(
-            plan, two, codes, classes, training, needs=judge.wants, seed=seed, progress=progress, room=room
-        )
+        how = training or StagedTraining("", seed)
+        plan = plan or CandidatePlan()
+        rivals = try_all(plan, two, codes, classes, how, needs=judge.wants, seed=seed, progress=progress, room=room)
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     progress.say(
@@ -293,7 +231,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         hindsight, accuracies, truth = open_class_truth(two, rivals, selection, classes, seed)
         measured = {name: {"accuracy": value} for name, value in accuracies.items()}
     answers = chosen.fitted.target_scores
-    found = Adaptation(
+    return Adaptation(
         selection,
         tuple(_line(rival, rivals[0], selection, measured.get(rival.name, {})) for rival in rivals),
         classes,
@@ -305,20 +243,12 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         hindsight,
         truth,
         seed,
-        (title_of(source, "source"), title_of(target, "target")),
-        _command(source, target, methods, objectives, strategy, rule, budget, backbones, columns, seed, folder),
-        Cost(
-            time.process_time() - cpu_started,
-            time.perf_counter() - wall_started,
-            sum(item.from_cache for item in two.features),
-        ),
-        folder,
-        answers if is_numbers else None,
-        seconds if math.isfinite(seconds) else None,
+        values_m=answers if is_numbers else None,
     )
-    if folder is not None:
-        write_adaptation(found, folder)
-    return found
+
+
+def _has_numbers(two: TwoDomains) -> bool:
+    return two.source.task is not None and two.source.task.kind == "regression"
 
 
 def _judge(rule: str | SelectionRule | None, default: str) -> SelectionRule:

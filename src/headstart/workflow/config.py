@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from headstart.core.errors import ConfigError, did_you_mean
+from headstart.core.errors import ConfigError, HeadstartError, did_you_mean
+from headstart.workflow.limits import Limits, parse_size
 
-__all__ = ["FitConfig", "ScratchBudget", "read_config"]
+__all__ = ["FitConfig", "ScratchBudget", "check_strategy", "make_config", "read_config"]
 
 ScratchBudget = Literal["auto", "full", "off"]
 
@@ -34,6 +36,8 @@ class FitConfig:
         How far the base model may be changed. ``"auto"``: with a goal, rung after rung until it is met; without one, a
         solved head. ``"head"``: never. ``"last-stages"``, ``"full"``, ``"layerwise-decay"``, ``"gradual-unfreezing"``,
         ``"lp-ft"``, ``"lora"`` (a number may follow: ``"last-stages:2"``) or ``"search"``: this and no other.
+    unlabelled : str, optional
+        Rows without labels that the model will meet: a folder, file or table.
     max_size, max_memory : str, optional
         Most bytes of the saved model (``"20MB"``), and of the process's memory (``"4GB"``).
     backbones : tuple of str
@@ -65,6 +69,7 @@ class FitConfig:
     goal: str | None = None
     budget: str | None = None
     strategy: str = "auto"
+    unlabelled: str | None = None
     max_size: str | None = None
     max_memory: str | None = None
     backbones: tuple[str, ...] = ()
@@ -106,6 +111,13 @@ class FitConfig:
         }
         found = {name: value for name, value in named.items() if value is not None}
         return found if self.task == "auto" else {**found, "task": self.task}
+
+    @property
+    def limits(self) -> Limits:
+        """What the model may need at most."""
+        size = math.inf if self.max_size is None else parse_size(self.max_size, "max_size")
+        memory = math.inf if self.max_memory is None else parse_size(self.max_memory, "max_memory")
+        return Limits(size=size, memory=memory)
 
     def to_toml(self, source: str) -> str:
         """Return TOML that ``headstart fit --config`` runs again; fields left at their defaults are written too."""
@@ -165,3 +177,15 @@ def make_config(options: Mapping[str, Any], where: str = "fit") -> FitConfig:
         return FitConfig(**given)
     except TypeError as error:
         raise ConfigError(f"fit: {where} holds a value of the wrong kind ({error}).") from error
+
+
+def check_strategy(name: str) -> None:
+    """Refuse a strategy that there is not, before any work."""
+    if name in {"auto", "head", "search"}:
+        return
+    from headstart.training.strategies import read_strategy
+
+    try:
+        read_strategy(name)
+    except HeadstartError as error:
+        raise ConfigError(f"fit: {error} Or auto, head, search.") from error

@@ -76,6 +76,8 @@ class Room:
     ----------
     clock : Clock, optional
         Budget, and what went before; endless when left out.
+    reserve : float, optional
+        Seconds kept for what comes after; a tenth of the budget when left out.
 
     Examples
     --------
@@ -87,8 +89,10 @@ class Room:
     'the budget is too small for it: about 40 s needed, 30 s left'
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, reserve: float | None = None) -> None:
         self.clock = clock or Clock(math.inf)
+        share = _RESERVE * self.clock.budget if self.has_end else 0.0
+        self.reserve = share if reserve is None else reserve
         self.promised = 0.0
 
     @property
@@ -99,7 +103,7 @@ class Room:
     @property
     def left(self) -> float:
         """Seconds that may still be spent; never below 0."""
-        return max(0.0, self.clock.left - self.promised - (_RESERVE * self.clock.budget if self.has_end else 0.0))
+        return max(0.0, self.clock.left - self.promised - self.reserve)
 
     def promise(self, seconds: float) -> None:
         """Keep time for a way back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from headstart.report import Baseline, Candidate, Cost, Goal, ReportData, RowCou
 from headstart.report.contract import report_json, rungs_json
 from headstart.workflow import goal as goals
 from headstart.workflow import index
+from headstart.workflow.adaptation import Adaptation
+from headstart.workflow.adaptation_folder import write_adaptation
 from headstart.workflow.baselines import BaselineScores
 from headstart.workflow.config import FitConfig
 from headstart.workflow.examples import head_summary, mistakes, novelty_summary, suspects
@@ -40,6 +43,7 @@ from headstart.workflow.limits import Limits, folder_size, limit_text, measure_l
 from headstart.workflow.preflight import Prepared
 from headstart.workflow.ranking import SCORE, runtime_summary
 from headstart.workflow.run import Run
+from headstart.workflow.unlabelled_rung import ADAPTED
 from headstart.workflow.versions import now, versions
 
 __all__ = ["Finished", "finish", "negative_transfer"]
@@ -67,6 +71,7 @@ class Finished:
     wall_seconds: float
     progress: Progress
     notes: tuple[str, ...] = ()
+    adaptation: Adaptation | None = None
 
 
 def finish(done: Finished, folder: Path) -> Run:
@@ -80,9 +85,10 @@ def finish(done: Finished, folder: Path) -> Run:
         stage.advance(len(kept))
     done.model.provenance = _provenance(done, data)
     done.model.feature_names = done.prepared.train.feature_names
+    adaptation = _write_adaptation(done, data, folder / ADAPTED)
     data = _write(done, data, rows, predictions, folder)
     index.remember(folder, report_json(data), done.progress)
-    return Run(done.model, data, predictions, folder)
+    return Run(done.model, data, predictions, folder, adaptation)
 
 
 def _judge(done: Finished, rows: Dataset, predictions: Predictions, folder: Path) -> ReportData:
@@ -189,6 +195,9 @@ def _notes(climbed: Climbed) -> list[str]:
             f"{gain_text(climb.metric, -kept.paired.difference, sign=False)} ({format_p_value(kept.paired.p_value)}) on rows "
             "held out from both; --strategy auto would deliver the better one."
         )
+    served = next((line for line in climb.rungs if line.name == "adaptation"), None)
+    if served is not None:
+        notes.append(f"Rows without labels: {served.reason}.")
     return [*notes, *([climb.refit[:1].upper() + climb.refit[1:] + "."] if climb.refit else [])]
 
 
@@ -292,6 +301,19 @@ def _write(done: Finished, data: ReportData, rows: Dataset, predictions: Predict
     write_text(folder / "test_predictions.csv", frame.to_csv(index=False))
     write_text(folder / "run.toml", done.config.to_toml(done.source))
     return data
+
+
+def _write_adaptation(done: Finished, data: ReportData, folder: Path) -> Adaptation | None:
+    """Write what serves the rows without labels, and return it; an older adaptation goes, for it belongs to an older run."""
+    if (folder / "model" / "model.json").is_file():
+        shutil.rmtree(folder)
+    if done.adaptation is None:
+        return None
+    names = (done.title, done.adaptation.names[1])
+    adaptation = replace(done.adaptation, names=names, command=data.command, folder=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_adaptation(adaptation, folder)
+    return adaptation
 
 
 def _truth(rows: Dataset) -> list[Any]:

@@ -1,7 +1,7 @@
 """`fit`: labelled rows become a proven model.
 
     open, check, split -> rank base models -> climb: solved head, better base models, fine-tuning, search -> baselines
-    -> open the sealed test rows, once -> verdict, report, model
+    -> rows without labels: another domain? -> open the sealed test rows, once -> verdict, report, model
 
 Everything up to the last arrow sees training rows only; test rows are embedded without labels. Which rungs there are depends on
 what was asked: without a goal the solved head alone, with one rung after rung (`headstart.workflow.ladder`), with a named
@@ -29,6 +29,7 @@ from headstart.model import Model
 from headstart.report import Candidate, Climb
 from headstart.report.contract import rungs_json
 from headstart.training.crew import Crew
+from headstart.workflow.adaptation import Adaptation
 from headstart.workflow.baselines import (
     BaselineScores,
     majority_baseline,
@@ -37,15 +38,16 @@ from headstart.workflow.baselines import (
     scratch_seconds,
 )
 from headstart.workflow.candidates import open_candidates, stratified_rows
-from headstart.workflow.config import FitConfig, make_config
+from headstart.workflow.config import FitConfig, check_strategy, make_config
 from headstart.workflow.curve import head_curve
+from headstart.workflow.entrants import Room
 from headstart.workflow.estimate import announce_plan
 from headstart.workflow.finishing import Finished, finish
 from headstart.workflow.goal import Goal, parse_budget, parse_goal
 from headstart.workflow.head_rungs import HeadRung, HeadSettings, LostRows
 from headstart.workflow.judging import choose_rows
 from headstart.workflow.ladder import Climbed, Clock, Ladder, Rung, Standing, with_deadline
-from headstart.workflow.limits import Limits, parse_size
+from headstart.workflow.limits import Limits
 from headstart.workflow.preflight import Prepared, prepare
 from headstart.workflow.ranking import Scored, rank_backbones, score_features
 from headstart.workflow.recipes import tune
@@ -54,6 +56,7 @@ from headstart.workflow.searching import SearchRung
 from headstart.workflow.sharing import check_called, shared_out
 from headstart.workflow.tuning_rungs import TuningRung
 from headstart.workflow.unfinished import Unfinished
+from headstart.workflow.unlabelled_rung import UnlabelledRows, UnlabelledRung, open_unlabelled
 
 __all__ = ["fit"]
 
@@ -67,6 +70,7 @@ def fit(
     *,
     labels: Any = None,
     classes: Sequence[str] | None = None,
+    unlabelled: Any = None,
     out: str | Path | None = None,
     backbones: Sequence[str | Path | Backbone] = (),
     config: FitConfig | None = None,
@@ -84,6 +88,9 @@ def fit(
         Labels for arrays and lists.
     classes : sequence of str, optional
         Class names in the order wanted.
+    unlabelled : path, DataFrame, array, list or Dataset, optional
+        Rows without labels, which the model will meet. Where a gap shows that their features moved away from the labelled ones,
+        candidates compete to serve them (as in `adapt`), and a second model lies in ``adapted/`` of the run's folder.
     out : path, optional
         Folder of the run; ``runs/NAME`` when left out. A run that was killed goes on when it is asked for again.
     backbones : sequence, optional
@@ -113,9 +120,12 @@ def fit(
         backbone if isinstance(backbone, str) else str(getattr(backbone, "name", backbone)) for backbone in backbones
     ]
     config = config or make_config({**options, "backbones": tuple(names)})
+    if isinstance(unlabelled, (str, Path)):
+        config = replace(config, unlabelled=str(unlabelled))
+    unlabelled = config.unlabelled if unlabelled is None else unlabelled
     progress = progress or Progress()
     clock = Clock(parse_budget(config.budget))
-    limits = _limits(config)
+    limits = config.limits
     check_strategy(config.strategy)
     check_called()
     if config.goal is not None:
@@ -129,17 +139,19 @@ def fit(
     assert prepared.train.task is not None
     goal = None if config.goal is None else parse_goal(config.goal, prepared.train.task)
     limits = limits if goal is None else limits.tightened(goal.limits)
+    others = None if unlabelled is None else open_unlabelled(unlabelled, prepared.train, config)
     job = _Fit(prepared, config, goal, limits, clock, store, progress, folder, command)
     try:
         climbed = job.climb(backbones or config.backbones)
     except LostRows as lost:
-        prepared = _without_lost(prepared, lost)
+        prepared = prepared.without(lost.kept, lost.failures)
         job = _Fit(prepared, config, goal, limits, clock, store, progress, folder, command)
         climbed = job.climb(backbones or config.backbones)
     except KeyboardInterrupt:
         job.write_spent()
         raise
     climbed, model = job.final_model(climbed)
+    climbed, adaptation = job.serve(others, climbed)
     baselines = job.baselines(climbed)
     run = finish(
         Finished(
@@ -159,6 +171,7 @@ def fit(
             wall_seconds=clock.wall_spent,
             progress=progress,
             notes=tuple(job.notes),
+            adaptation=adaptation,
         ),
         folder,
     )
@@ -166,37 +179,8 @@ def fit(
     return run
 
 
-def check_strategy(name: str) -> None:
-    """Refuse a strategy that there is not, before any work."""
-    if name in {"auto", "head", "search"}:
-        return
-    from headstart.training.strategies import read_strategy
-
-    try:
-        read_strategy(name)
-    except HeadstartError as error:
-        raise ConfigError(f"fit: {error} Or auto, head, search.") from error
-
-
-def _limits(config: FitConfig) -> Limits:
-    size = math.inf if config.max_size is None else parse_size(config.max_size, "max_size")
-    memory = math.inf if config.max_memory is None else parse_size(config.max_memory, "max_memory")
-    return Limits(size=size, memory=memory)
-
-
 def _title(source: Any) -> str:
     return Path(source).resolve().stem if isinstance(source, (str, Path)) else "data"
-
-
-def _without_lost(prepared: Prepared, lost: LostRows) -> Prepared:
-    """Return what was prepared without training rows that turned out to be unreadable after the check."""
-    groups = prepared.train_groups
-    return replace(
-        prepared,
-        train=prepared.train.subset(lost.kept),
-        train_groups=None if groups is None else groups[lost.kept],
-        quarantine=(*prepared.quarantine, *lost.failures),
-    )
 
 
 class _Fit:
@@ -308,6 +292,16 @@ class _Fit:
                 said = f"the model learnt from the rows that do not judge; making it again from all failed: {error}"
         self.progress.say(said)
         return replace(climbed, climb=replace(climbed.climb, refit=said)), model
+
+    def serve(self, others: UnlabelledRows | None, climbed: Climbed) -> tuple[Climbed, Adaptation | None]:
+        """Return the climb with the rung for rows without labels, where there are any, and what serves them."""
+        if others is None:
+            return climbed, None
+        room = Room(self.clock, self.reserve)
+        rung = UnlabelledRung(others, self.settings, climbed.head.model.backbone, room, self.config.seed)
+        served = rung.run(len(climbed.climb.rungs) + 1, self.progress)
+        rungs = [*climbed.climb.rungs, served.line]
+        return replace(climbed, climb=replace(climbed.climb, rungs=rungs)), served.adaptation
 
     def baselines(self, climbed: Climbed) -> list[BaselineScores]:
         """Train what the model has to beat; the test rows they answer for carry no labels."""

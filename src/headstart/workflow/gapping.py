@@ -31,7 +31,7 @@ from headstart.workflow.planes import plane_of
 from headstart.workflow.ranking import runtime_summary
 from headstart.workflow.versions import now, versions
 
-__all__ = ["Gap", "gap"]
+__all__ = ["Gap", "diagnose_domains", "gap"]
 
 _MOST_LABELS = 100
 _MOST_FEATURES_FOR_DENSITIES = 20
@@ -156,17 +156,9 @@ def gap(
         store=store,
         progress=progress,
     )
-    source_labels, notes = _labels(two)
     is_vector = two.source.modality == "vector"
     with progress.stage("gap", len(two.source_nd) + len(two.target_md)) as stage:
-        found = inspect_gap(
-            two.source_nd,
-            two.target_md,
-            source_labels_n=source_labels,
-            metric="standardised" if is_vector else "cosine",
-            feature_names=two.feature_names,
-            seed=seed,
-        )
+        found, notes = diagnose_domains(two, seed=seed)
         names = measures if measures is not None else _measures(two.source_nd.shape[1])
         found = replace(found, measurements=_measurements(found, two, names, seed))
         stage.advance(len(two.source_nd) + len(two.target_md))
@@ -200,6 +192,32 @@ def gap(
     if folder is not None:
         write_gap_report(data, folder)
     return Gap(data, folder)
+
+
+def diagnose_domains(two: TwoDomains, *, seed: int = 0, most_rows: int | None = None) -> tuple[Diagnosis, list[str]]:
+    """Return what the gap between two domains is, and what could not be looked at.
+
+    Parameters
+    ----------
+    two : TwoDomains
+        The rows.
+    seed : int
+        Of folds, permutations and draws.
+    most_rows : int, optional
+        Rows of each domain that are looked at, drawn at random; all of them when left out.
+    """
+    labels, notes = _labels(two)
+    draws = np.random.default_rng(seed)
+    places = [np.sort(draws.permutation(len(part))[:most_rows]) for part in (two.source_nd, two.target_md)]
+    found = inspect_gap(
+        two.source_nd[places[0]],
+        two.target_md[places[1]],
+        source_labels_n=None if labels is None else labels[places[0]],
+        metric="standardised" if two.source.modality == "vector" else "cosine",
+        feature_names=two.feature_names,
+        seed=seed,
+    )
+    return found, notes
 
 
 def _labels(two: TwoDomains) -> tuple[NDArray[Any] | None, list[str]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.core.errors import DataError
 from headstart.core.progress import Progress
@@ -32,6 +34,16 @@ class Prepared:
     check: DataCheck
     quarantine: tuple[Finding, ...]
     lines: tuple[str, ...]
+
+    def without(self, kept: NDArray[np.int64], failures: Sequence[Finding]) -> Prepared:
+        """Return the same with the training rows that are kept: the others turned out to be unreadable after the check."""
+        groups = self.train_groups
+        return replace(
+            self,
+            train=self.train.subset(kept),
+            train_groups=None if groups is None else groups[kept],
+            quarantine=(*self.quarantine, *failures),
+        )
 
 
 def open_labelled(who: str, source: Any, **columns: Any) -> Dataset:

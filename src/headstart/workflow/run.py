@@ -2,6 +2,7 @@
 
 report.html, report.json    for people, for programs
 model/                      the model, `headstart.load_model` reads it
+adapted/                    where rows without labels are of another domain: the model for those, as `adapt` writes it
 run.toml                    recreates the run
 quarantine.json             every row left out, and everything `check` found
 test_predictions.csv        the sealed test rows, truth and answer
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import ConfigError
 from headstart.evaluation import format_metric, metric_title
@@ -22,6 +23,9 @@ from headstart.model import Model, Predictions
 from headstart.report import Climb, ReportData
 from headstart.workflow.expectation import gain_text
 from headstart.workflow.unfinished import is_unfinished
+
+if TYPE_CHECKING:
+    from headstart.workflow.adaptation import Adaptation
 
 __all__ = ["Run", "free_folder"]
 
@@ -40,12 +44,15 @@ class Run:
         Answers for the sealed test rows.
     folder : Path
         Where all of it was written.
+    adaptation : Adaptation, optional
+        What serves rows without labels that are of another domain; its model lies in ``adapted/``.
     """
 
     model: Model
     report: ReportData
     predictions: Predictions
     folder: Path
+    adaptation: Adaptation | None = None
 
     @property
     def verdict(self) -> str:
@@ -71,9 +78,16 @@ class Run:
         if self.report.negative_transfer:
             lines.append(self.report.negative_transfer)
         climb = self.report.climb
-        if climb is not None and len(climb.rungs) > 1:
-            lines.append(climb_text(climb))
+        if climb is not None and len(climb.rungs) > 1 and (told := climb_text(climb)):
+            lines.append(told)
+        lines += (
+            [f"Rows without labels: {line.reason}." for line in climb.rungs if line.name == "adaptation"]
+            if climb
+            else []
+        )
         lines += [f"Report: {self.folder / 'report.html'}", f"Model:  {self.folder / 'model'}"]
+        if self.adaptation is not None:
+            lines.append(f"Model for rows like {self.adaptation.names[1]}: {self.adaptation.folder}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
