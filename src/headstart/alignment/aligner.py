@@ -146,13 +146,15 @@ def effective_sample_size(weights_n: npt.ArrayLike) -> float:
 class Aligner(BaseEstimator):  # type: ignore[misc]
     """Base of everything here: reads both forms into `Domains`. A subclass's constructor is its configuration.
 
-    ``fit_only`` names attributes that answering for target rows has no need of; a saved model leaves them out. ``new_rows``
-    says how target rows that were not in ``fit`` are answered, where that is not how those of ``fit`` are.
+    ``separates_sources`` says that several source domains are seen apart; all others take them as one. ``fit_only`` names
+    attributes that answering for target rows has no need of; a saved model leaves them out. ``new_rows`` says how target rows
+    that were not in ``fit`` are answered, where that is not how those of ``fit`` are.
     """
 
     accepts_sparse: ClassVar[bool] = False
     requires_labels: ClassVar[bool] = False
     uses_target_labels: ClassVar[bool] = False
+    separates_sources: ClassVar[bool] = False
     min_rows: ClassVar[int] = 1
     fit_only: ClassVar[frozenset[str]] = frozenset()
     new_rows: ClassVar[str] = ""

@@ -57,6 +57,8 @@ class JCPOT(DomainClassifier):
     ([0.25, 0.75], ['a', 'b', 'b', 'b'])
     """
 
+    separates_sources = True
+
     def __init__(self, regularisation: float = 0.05, normalise: str = "mean", max_rounds: int = 1000) -> None:
         self.regularisation = regularisation
         self.normalise = normalise

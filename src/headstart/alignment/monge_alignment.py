@@ -105,6 +105,7 @@ class MongeAlignment(FeatureAligner):
     """
 
     min_rows = 2
+    separates_sources = True
 
     def __init__(self, regularisation: float = 1e-3, target_weight: float | None = None) -> None:
         self.regularisation = regularisation

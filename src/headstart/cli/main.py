@@ -332,7 +332,7 @@ def gap(
 
 @app.command()
 def adapt(
-    source: Annotated[str, typer.Argument(help="Labelled rows, as for fit.")],
+    source: Annotated[list[str], typer.Argument(help="Labelled rows, as for fit; several are several sources.")],
     target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="Methods to try, joined by commas; see `headstart methods`.")
@@ -365,7 +365,7 @@ def adapt(
 
     options: dict[str, Any] = {} if rule is None else {"rule": rule}
     found = run_adapt(
-        source,
+        source if len(source) > 1 else source[0],
         target,
         methods=_names(method),
         objectives=objectives,

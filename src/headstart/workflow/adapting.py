@@ -34,7 +34,7 @@ from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import CandidatePlan, read_candidates, try_all
 from headstart.workflow.class_truth import open_class_truth
-from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
+from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.entrants import Room
 from headstart.workflow.goal import parse_budget
 from headstart.workflow.ladder import Clock
@@ -73,12 +73,12 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
 
     Parameters
     ----------
-    source : path, DataFrame, array, list or Dataset
-        Labelled rows.
+    source : path, DataFrame, array, list or Dataset, or a list of several
+        Labelled rows; a list of folders, tables, arrays with columns or data sets is as many sources.
     target : the same
         Rows of the other domain. Labels that come with them choose nothing; they are opened once, at the end.
     labels, target_labels : sequence, optional
-        Labels for arrays and lists.
+        Labels for arrays and lists; for several sources a list of such lists.
     methods : str or sequence of str, optional
         Aligners, recipes and objectives for networks, or translations of source images (``"fda"``), by their names in the catalog
         (a name that is both is the aligner); the default candidates when left out. "do not adapt" always competes.
@@ -321,7 +321,7 @@ def _command(
         "seed": str(seed or ""),
         "out": "" if folder is None else str(folder),
     }
-    words = [place_of(source), place_of(target)]
+    words = [*places_of(source), *places_of(target)]
     for name, value in options.items():
         words += [f"--{name}", value] if value else []
     return f"headstart adapt {shlex.join(words)}"

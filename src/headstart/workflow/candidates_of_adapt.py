@@ -25,6 +25,7 @@ from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room
 from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features, try_stages
 from headstart.workflow.rivals import Rival
+from headstart.workflow.several_sources import apart
 
 __all__ = ["CandidatePlan", "read_candidates", "try_all"]
 
@@ -145,7 +146,9 @@ def try_all(
         Time there is; endless when left out.
     """
     check_images({**plan.translations, **plan.stages}, two)
-    entrants = _entrants(plan, two, codes_n, training, seed)
+    entrants, told = apart(_entrants(plan, two, codes_n, training, seed), two.source)
+    if told:
+        progress.say(told)
     rivals = add_committee(try_entrants(entrants, codes_n, needs=needs, seed=seed, room=room, progress=progress))
     if plan.stages:
         rivals += try_stages(plan.stages, two, codes_n, classes, training, needs=needs, room=room, progress=progress)

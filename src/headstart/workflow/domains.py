@@ -21,16 +21,17 @@ from headstart.backbones import Backbone
 from headstart.core.errors import ConfigError, DataError, DomainError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
-from headstart.data import Dataset, Finding, check_dataset, is_table, open_dataset
+from headstart.data import Dataset, Finding, check_dataset, is_table, join_datasets, open_dataset
 from headstart.evaluation import SealedTest
 from headstart.features import Features, FeatureStore, extract_features
 from headstart.features.scale import FeatureScale
 from headstart.workflow.candidates import open_candidates
 
-__all__ = ["TwoDomains", "open_two_domains", "place_of", "title_of"]
+__all__ = ["TwoDomains", "as_sources", "names_of", "open_two_domains", "places_of", "title_of"]
 
 Matrix = NDArray[np.float32]
 
+_LONGEST_PATH = 4096
 _COLUMNS = {"text", "image", "label", "task"}
 
 
@@ -104,13 +105,13 @@ def open_two_domains(
     who : str
         The command, for messages.
     source, target : anything `open_dataset` takes
-        Rows of the two domains.
+        Rows of the two domains; a list of data sets, tables or folders is as many sources (`as_sources`).
     labelled : bool
         Whether the source must have labels.
     columns : dict, optional
         ``text``, ``image``, ``label``, ``task`` of tables; the target need not have the label column.
     labels, target_labels : sequence, optional
-        Labels for arrays and lists. The target's are sealed.
+        Labels for arrays and lists, a list of them for several sources. The target's are sealed.
     backbones : sequence, optional
         The first embeds both; the default for the modality when left out.
     runtime, store, progress
@@ -125,8 +126,9 @@ def open_two_domains(
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     if unknown := sorted(set(given) - _COLUMNS):
         raise ConfigError(f"{who}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], sorted(_COLUMNS))}")
-    tables = is_table(source) or is_table(target)
-    opened = _open(who, source, _columns_of(source, given, tables), labels, must=labelled)
+    sources = as_sources(source)
+    tables = is_table(target) or any(map(is_table, sources))
+    opened = _open_sources(who, sources, given, tables, labels, labelled)
     other, truth = _open_target(who, target, _columns_of(target, given, tables), target_labels, opened)
     if opened.modality != other.modality:
         raise DomainError(
@@ -194,6 +196,58 @@ def _open(who: str, source: Any, columns: dict[str, Any], labels: Any, *, must: 
             "column with --label."
         )
     return dataset
+
+
+def as_sources(source: Any) -> list[Any]:
+    """Return the sources that rows are of: a list of data sets, arrays with columns, tables or folders is several, all else one.
+
+    Examples
+    --------
+    >>> len(as_sources(["a text", "another"])), len(as_sources(["a.csv", "b.csv"])), len(as_sources([[1.0], [2.0]]))
+    (1, 2, 1)
+    """
+    several = isinstance(source, list | tuple) and len(source) > 1 and all(map(_is_whole, source))
+    return list(source) if several else [source]
+
+
+def _is_whole(source: Any) -> bool:
+    """Return whether something is a set of rows rather than one of them."""
+    if isinstance(source, str):
+        return is_table(source) or (len(source) < _LONGEST_PATH and Path(source).expanduser().is_dir())
+    if isinstance(source, Path):
+        return is_table(source) or source.expanduser().is_dir()
+    return isinstance(source, Dataset) or is_table(source) or getattr(source, "ndim", 0) in {2, 4}
+
+
+def _open_sources(
+    who: str, sources: list[Any], given: dict[str, Any], tables: bool, labels: Any, labelled: bool
+) -> Dataset:
+    """Open every source and join them."""
+    if len(sources) == 1:
+        return _open(who, sources[0], _columns_of(sources[0], given, tables), labels, must=labelled)
+    each = [None] * len(sources) if labels is None else list(labels)
+    if len(each) != len(sources):
+        raise DataError(f"{who}: give a list of labels for each of {len(sources)} sources; got {len(each)} lists.")
+    parts = [
+        _open(who, source, _columns_of(source, given, tables), own, must=labelled)
+        for source, own in zip(sources, each, strict=True)
+    ]
+    return join_datasets(parts, names_of(sources))
+
+
+def names_of(sources: Sequence[Any]) -> list[str]:
+    """Return what sources are called, each by a name of its own.
+
+    Examples
+    --------
+    >>> names_of(["a/photos", "b/photos", "c/sketches.csv"]), names_of([[[1.0]], [[2.0]]])
+    (['photos', 'photos 2', 'sketches.csv'], ['source 1', 'source 2'])
+    """
+    titles = [title_of(source, f"source {number}") for number, source in enumerate(sources, 1)]
+    return [
+        title if title not in titles[:place] else f"{title} {titles[: place + 1].count(title)}"
+        for place, title in enumerate(titles)
+    ]
 
 
 def _open_target(
@@ -266,16 +320,18 @@ def _same_columns(who: str, source: Dataset, target: Dataset, notes: list[str]) 
 
 
 def title_of(source: Any, otherwise: str) -> str:
-    """Return what rows are called: the name of their file or folder, ``otherwise`` for rows in memory.
+    """Return what rows are called: the name of their file or folder, ``otherwise`` for rows in memory; several with a plus.
 
     Examples
     --------
     >>> title_of("photos/summer", "source"), title_of([[1.0]], "source")
     ('summer', 'source')
     """
+    if len(sources := as_sources(source)) > 1:
+        return " + ".join(names_of(sources))
     return Path(source).name if isinstance(source, str | Path) else otherwise
 
 
-def place_of(source: Any) -> str:
-    """Return how a command line names rows."""
-    return str(source) if isinstance(source, str | Path) else "ROWS"
+def places_of(source: Any) -> list[str]:
+    """Return how a command line names rows, a word for each source."""
+    return [str(one) if isinstance(one, str | Path) else "ROWS" for one in as_sources(source)]

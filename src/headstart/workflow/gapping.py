@@ -25,7 +25,7 @@ from headstart.distances import MEASURES, Measurement, measure_domains
 from headstart.distances.diagnosis import Diagnosis, inspect_gap
 from headstart.features import FeatureStore
 from headstart.report import Cost, GapData, write_gap_report
-from headstart.workflow.domains import TwoDomains, open_two_domains, place_of, title_of
+from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.examples import row_example
 from headstart.workflow.planes import plane_of
 from headstart.workflow.ranking import runtime_summary
@@ -184,7 +184,7 @@ def gap(
         ),
         runtime=None if is_vector else runtime_summary(two.features[0]),
         versions=versions(),
-        command=f"headstart gap {place_of(source)} {place_of(target)}",
+        command=f"headstart gap {' '.join([*places_of(source), *places_of(target)])}",
         created=now(),
         notes=(*two.notes, *notes, *(str(item) for item in two.findings)),
     )
