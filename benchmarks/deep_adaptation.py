@@ -1,174 +1,180 @@
-"""Networks trained for another domain, every method beside source-only and "do not adapt": what each gains, what is chosen.
+"""Networks trained for another domain, every method beside source-only, "do not adapt" and what is chosen without labels.
 
-    python benchmarks/deep_adaptation.py [--only digits,pacs] [--methods mcc,dann] [--rows 500] [--seeds 3] [--steps 300]
-                                         [--no-choose] [--summary]
+    python benchmarks/adaptation_evidence.py --folder FOLDER --rows 300 --seeds 3 --steps 200 --only-return --methods ...
+    python benchmarks/deep_adaptation.py [--folder FOLDER] [--no-store]
 
-For every ordered pair of domains (`adaptation_grid.SETS`, and MNIST to MNIST on photo patches) and every seed, which draws the
-rows, the starting weights and the order: `AdaptedNetwork` on the same features with the same layers, steps and rates for every
-method, at its defaults. Accuracies are those of the last step: nothing of the target chose anything. The default rule of
-`headstart adapt` chooses among "do not adapt" and the methods by going there and back, without target labels; the oracle, the
-best method on the labels, is unreachable. Each pair is kept as it comes, and what is there is not run again; the summary is made
-from what is there. Needs the shared data (HEADSTART_SHARED). One thread.
+Reads what `adaptation_evidence.py` gathered: for every ordered pair of domains and every seed (which draws the rows, the starting
+weights and the order) the answers after the last step of `AdaptedNetwork` on the same features, with the same layers, steps and
+rates for every method at its defaults, and those of the aligners among the default candidates. "Selected" is what the default rule
+of `headstart adapt` chooses among "do not adapt", the default candidates and their committee, by going there and back, without
+target labels. The oracle, the best of all methods on the labels, is unreachable. Which networks are worth a seat among the default
+candidates is chosen one by one, and judged on each data set with those chosen on the others. Intervals are bootstraps of pairs,
+each drawn with all its seeds. Target labels judge and never choose.
+One thread, seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from adaptation_grid import DATA, SETS, Domains, pairs
-from headstart.catalog import entries, read_recipe
-from headstart.evaluation.selection import CandidateEvidence, CircularTest, select
-from headstart.methods import AdaptedNetwork
-from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, make_candidates, try_candidates
-from headstart.workflow.network_rivals import FittedNetwork
+from adaptation_evidence import FOLDER, NETWORKS
+from headstart.evaluation.selection import CircularTest
+from headstart.workflow.adaptations import DEFAULT_CANDIDATES, DEFAULT_NETWORKS, NO_ADAPTATION
 from record import ROOT, store_result
+from selection_rules import Pair, circular_test, line, load, utility
 
 RESULTS = ROOT / "benchmarks" / "results" / "deep_adaptation.json"
 SOURCE_ONLY = "source-only"
-TABLES = {"heart", "wine"}
-LEFT_OUT = {"mnist-m>mnist"}
-# recipes that are for several sources, labelled target rows or other sets of classes have no place among pairs
-ELSEWHERE = {
-    "multi-domain-dann",
-    "m3sda",
-    "mdan",
-    "mme",
-    "osbp",
-    "erm",
-    "dg-coral",
-    "groupdro",
-    "irm",
-    "vrex",
-    "mixstyle",
-}
+Z = CircularTest().num_errors
 
 
-def mnist_m() -> Domains:
-    """MNIST at 28 x 28 in three channels, and other digits of it on patches of photographs."""
-    from shifts import digits_on_photos, photos
-
-    with np.load(DATA / "digits" / "mnist_t10k.npz") as stored:
-        images, labels = stored["images"], stored["labels"].astype(np.int64)
-    plain = np.repeat(images[:2000, ..., None], 3, axis=3).reshape(2000, -1)
-    patched = digits_on_photos(images[2000:4000], photos()).reshape(2000, -1)
-    return {"mnist": (plain / 255.0, labels[:2000]), "mnist-m": (patched / 255.0, labels[2000:4000])}
+def answers(pair: Pair, name: str) -> float:
+    """Return a candidate's accuracy; NaN where it broke off."""
+    part = pair.candidates.get(name)
+    return pair.accuracy(part["target"]) if part is not None and "target" in part else float("nan")
 
 
-ALL = {**SETS, "mnist_m": mnist_m}
+def selected(pair: Pair, pool: Sequence[str]) -> float:
+    """Return the accuracy of what the default rule chooses, the committee among the candidates."""
+    return answers(pair, NO_ADAPTATION) + circular_test(pair, pool, Z)
 
 
-def network(method: str, name: str, steps: int, seed: int) -> AdaptedNetwork:
-    """Return the network of one method; the same for all but what it minimises."""
-    table = name in TABLES
-    return AdaptedNetwork(
-        read_recipe(method),
-        layers="dense64-relu-dense64-relu" if table else "dense256-relu",
-        scaling="columns" if table else "whole",
-        num_steps=steps,
-        seed=seed,
-    )
+def interval(pairs: Sequence[Pair], values: Sequence[float], draws: int = 2000) -> tuple[float, float, float]:
+    """Return the mean over data sets of the means of pairs, and a 95 % bootstrap interval; pairs are drawn within data sets."""
+    random = np.random.default_rng(0)
+    groups: dict[str, dict[str, list[float]]] = {}
+    for pair, value in zip(pairs, values, strict=True):
+        groups.setdefault(pair.data_set, {}).setdefault(pair.name.split("@")[0], []).append(value)
+    tables = [np.array([np.nanmean(seeds) for seeds in group.values()]) for group in groups.values()]
+    drawn = [
+        np.mean([np.nanmean(table[random.integers(len(table), size=len(table))]) for table in tables])
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.mean([np.nanmean(table) for table in tables])), float(low), float(high)
 
 
-def one_pair(
-    pair: tuple[str, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
-    name: str,
-    methods: list[str],
-    arguments: argparse.Namespace,
-    seed: int,
-) -> dict[str, Any]:
-    """Return accuracies of all methods on one pair, and what the rule chose."""
-    _, source, numbers, target, truth = pair
-    present, codes = np.unique(numbers, return_inverse=True)
-    right = np.where(np.isin(truth, present), np.searchsorted(present, truth), -1)
-    needs = CircularTest().wants if arguments.choose else frozenset[str]()
-    base = base_classifier(source, codes, seed=seed)
-    rivals = try_candidates(make_candidates([], base), source, codes, target, needs=needs, seed=seed)
-    candidates = {method: network(method, name, arguments.steps, seed) for method in methods}
-    rivals += try_candidates(candidates, source, codes, target, needs=needs, seed=seed, fitted_as=FittedNetwork)
-    found: dict[str, Any] = {"accuracy": {}, "cpu_seconds": {}, "failed": {}}
-    for rival in rivals:
-        if rival.fitted is None:
-            found["failed"][rival.name] = getattr(rival.evidence, "reason", "")
-            continue
-        found["accuracy"][rival.name] = float((rival.fitted.target_scores.argmax(1) == right).mean())
-        found["cpu_seconds"][rival.name] = round(rival.cpu_seconds, 2)
-    if arguments.choose:
-        evidence = {rival.name: rival.evidence for rival in rivals if isinstance(rival.evidence, CandidateEvidence)}
-        found["chosen"] = select(evidence, CircularTest(), no_adaptation=NO_ADAPTATION).chosen
-    return found
-
-
-def measure(name: str, methods: list[str], arguments: argparse.Namespace) -> None:
-    """Run one data set, keeping each pair and seed as it comes."""
-    for seed in range(arguments.seeds):
-        for pair in pairs(name, ALL[name](), arguments.rows, seed):
-            if pair[0] in LEFT_OUT:
-                continue
-            key = f"{name}: {pair[0]}, seed {seed}"
-            done = (json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}).get(key, {})
-            left = [
-                method for method in methods if method not in {**done.get("accuracy", {}), **done.get("failed", {})}
-            ]
-            if not left:
-                continue
-            started = time.process_time()
-            found = one_pair(pair, name, left, arguments, seed)
-            for part in ("accuracy", "cpu_seconds", "failed"):
-                found[part] = {**done.get(part, {}), **found[part]}
-            store_result(RESULTS, key, {"rows": [len(pair[1]), len(pair[3])], "steps": arguments.steps, **found})
-            print(f"{key}: {time.process_time() - started:.0f} CPU s", flush=True)
-
-
-def summary() -> None:
-    """Print gains over source-only and over "do not adapt", data set by data set."""
-    known = json.loads(RESULTS.read_text())
-    sets = sorted({key.split(":")[0] for key in known})
-    methods = sorted({method for value in known.values() for method in value["accuracy"]})
-    print(f"{'':22s}" + "".join(f"{name:>12s}" for name in (*sets, "mean", "losses")))
-    for method in methods:
-        means, losses = [], []
-        for name in sets:
-            parts = [value["accuracy"] for key, value in known.items() if key.startswith(f"{name}:")]
-            gains = [part[method] - part[SOURCE_ONLY] for part in parts if method in part and SOURCE_ONLY in part]
-            means.append(100 * float(np.mean(gains)) if gains else np.nan)
-            losses += [gain < -0.01 for gain in gains]
-        shown = "".join(f"{value:+12.1f}" for value in (*means, float(np.nanmean(means))))
-        print(f"{method:22s}{shown}{100 * float(np.mean(losses)):11.0f}%")
-    chosen = [value for value in known.values() if "chosen" in value]
-    if chosen:
-        gains = [value["accuracy"][value["chosen"]] - value["accuracy"][NO_ADAPTATION] for value in chosen]
-        print(
-            f"chosen without target labels over {NO_ADAPTATION}: {100 * float(np.mean(gains)):+.1f} on {len(gains)} runs"
+def side_by_side(pairs: Sequence[Pair], pool: Sequence[str], methods: Sequence[str]) -> dict[str, Any]:
+    """Return accuracies: source-only, "do not adapt", selected, the best method at its last step on average, the oracle."""
+    best = max(methods, key=lambda name: float(np.nanmean([answers(pair, name) for pair in pairs])))
+    columns: dict[str, list[float]] = {
+        "source-only network": [answers(pair, SOURCE_ONLY) for pair in pairs],
+        "do not adapt": [answers(pair, NO_ADAPTATION) for pair in pairs],
+        "selected": [selected(pair, pool) for pair in pairs],
+        "selected, aligners alone": [selected(pair, DEFAULT_CANDIDATES) for pair in pairs],
+        "oracle": [np.nanmax([answers(pair, name) for name in (NO_ADAPTATION, *pool, *methods)]) for pair in pairs],
+    }
+    gains = {
+        f"{name} - {base}": interval(pairs, [a - b for a, b in zip(columns[name], columns[base], strict=True)])
+        for name, base in (
+            ("selected", "do not adapt"),
+            ("selected", "source-only network"),
+            ("selected, aligners alone", "do not adapt"),
+            ("oracle", "do not adapt"),
         )
+    }
+    found = {name: interval(pairs, values) for name, values in columns.items()}
+    seeds = len({pair.name.split("@")[1] for pair in pairs})
+    return {**found, "best method (in hindsight)": best, "gains": gains, "pairs": len(pairs), "seeds": seeds}
+
+
+def every_method(pairs: Sequence[Pair], methods: Sequence[str]) -> dict[str, Any]:
+    """Return each method's gain over the network that learnt from the source alone, with losses and CPU seconds."""
+    table = {}
+    for name in methods:
+        here = [pair for pair in pairs if np.isfinite(answers(pair, name)) and np.isfinite(answers(pair, SOURCE_ONLY))]
+        if not here:
+            continue
+        found = line(here, lambda pair, name=name: answers(pair, name) - answers(pair, SOURCE_ONLY))  # type: ignore[misc]
+        seconds = [float(pair.candidates[name]["cpu"]) for pair in here]
+        table[name] = {**found, "cpu_seconds": float(np.median(seconds))}
+    return dict(sorted(table.items(), key=lambda one: -one[1]["gain"]))
+
+
+def seats(pairs: Sequence[Pair], methods: Sequence[str]) -> tuple[str, ...]:
+    """Return the networks that join the default aligners: each the one that adds most to the choice, until none adds."""
+    taken: tuple[str, ...] = ()
+
+    def worth(names: tuple[str, ...]) -> float:
+        return utility(pairs, lambda pair: circular_test(pair, (*DEFAULT_CANDIDATES, *names), Z))
+
+    best = worth(taken)
+    while len(taken) < len(methods):
+        trials = {name: worth((*taken, name)) for name in methods if name not in taken}
+        name = max(trials, key=lambda one: trials[one])
+        if trials[name] <= best + 1e-12:
+            break
+        taken, best = (*taken, name), trials[name]
+    return taken
+
+
+def seats_left_out(pairs: Sequence[Pair], methods: Sequence[str]) -> dict[str, Any]:
+    """Return what the choice gains where each data set is judged with the networks that the others chose."""
+    sets = sorted({pair.data_set for pair in pairs})
+    chosen = {one: seats([pair for pair in pairs if pair.data_set != one], methods) for one in sets}
+
+    def gain(pair: Pair) -> float:
+        return circular_test(pair, (*DEFAULT_CANDIDATES, *chosen[pair.data_set]), Z)
+
+    return {**line(pairs, gain), "chosen": chosen, "chosen on all": seats(pairs, methods)}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the tables in points."""
+    for name, one in found["sets"].items():
+        cells = [f"{key} {100 * one[key][0]:.1f}" for key in one if isinstance(one[key], tuple)]
+        gain = one["gains"]["selected - do not adapt"]
+        print(
+            f"{name:16s}"
+            + "  ".join(cells)
+            + f"  gain {100 * gain[0]:+.1f} ({100 * gain[1]:+.1f} to {100 * gain[2]:+.1f})"
+        )
+    sets = [name for name in found["sets"] if name != "all"]
+    print(f"{'':20s} gain  " + " ".join(f"{name[:9]:>9s}" for name in sets) + "  wins losses worst  CPU s")
+    for name, one in found["methods"].items():
+        cells = " ".join(f"{100 * one['by_set'].get(key, np.nan):+9.1f}" for key in sets)
+        print(
+            f"{name:20s} {100 * one['gain']:+5.1f}  {cells}  {100 * one['wins']:3.0f} % {100 * one['losses']:3.0f} % "
+            f"{100 * one['worst']:+6.1f} {one['cpu_seconds']:6.1f}"
+        )
+    for name in ("aligners alone", "with the default networks", "seats left out"):
+        one = found[name]
+        by_set = " ".join(f"{key} {100 * value:+.1f}" for key, value in one["by_set"].items())
+        print(
+            f"{name}: {100 * one['gain']:+.1f}, losses {100 * one['losses']:.0f} %, worst {100 * one['worst']:+.1f}; {by_set}"
+        )
+    print("seats:", found["seats left out"]["chosen"], "on all:", found["seats left out"]["chosen on all"])
 
 
 def main() -> None:
-    """Measure, or make the summary."""
+    """Make the tables."""
     parser = argparse.ArgumentParser(description="Deep adaptation on frozen features.")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--methods", default="")
-    parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--choose", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--store", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if not arguments.summary:
-        every = [entry.name for entry in entries("adaptation") if entry.name not in ELSEWHERE]
-        methods = [name for name in arguments.methods.split(",") if name] or every
-        for name in [name for name in arguments.only.split(",") if name] or list(ALL):
-            measure(name, [SOURCE_ONLY, *(method for method in methods if method != SOURCE_ONLY)], arguments)
-    if Path(RESULTS).exists():
-        summary()
+    pairs = [pair for pair in load(arguments.folder) if {SOURCE_ONLY, *DEFAULT_CANDIDATES} <= pair.candidates.keys()]
+    every = [name for name in NETWORKS if any(name in pair.candidates for pair in pairs)]
+    pool = (*DEFAULT_CANDIDATES, *DEFAULT_NETWORKS)
+    sets = sorted({pair.data_set for pair in pairs})
+    parts = {name: [pair for pair in pairs if pair.data_set == name] for name in sets} | {"all": pairs}
+    judged = [pair for pair in pairs if all("back" in pair.candidates.get(name, {}) for name in every)]
+    found: dict[str, Any] = {
+        "sets": {name: side_by_side(part, pool, every) for name, part in parts.items()},
+        "methods": every_method(pairs, [name for name in every if name != SOURCE_ONLY]),
+        "aligners alone": line(pairs, lambda pair: circular_test(pair, DEFAULT_CANDIDATES, Z)),
+        "with the default networks": line(pairs, lambda pair: circular_test(pair, pool, Z)),
+        "seats left out": seats_left_out(judged or pairs, [name for name in every if name != SOURCE_ONLY]),
+    }
+    show(found)
+    if arguments.store:
+        rows: list[NDArray[Any]] = [pair.labels for pair in pairs]
+        store_result(RESULTS, "deep adaptation", {**found, "most_rows": max(len(part) for part in rows)})
 
 
 if __name__ == "__main__":
