@@ -3,14 +3,14 @@
     python benchmarks/adaptation_evidence.py --folder FOLDER --rows 300 --seeds 3 --steps 200 --only-return --methods ...
     python benchmarks/deep_adaptation.py [--folder FOLDER] [--no-store]
 
-Reads what `adaptation_evidence.py` gathered: for every ordered pair of domains and every seed (which draws the rows, the starting
-weights and the order) the answers after the last step of `AdaptedNetwork` on the same features, with the same layers, steps and
-rates for every method at its defaults, and those of the aligners among the default candidates. "Selected" is what the default rule
-of `headstart adapt` chooses among "do not adapt", the default candidates and their committee, by going there and back, without
-target labels. The oracle, the best of all methods on the labels, is unreachable. Which networks are worth a seat among the default
-candidates is chosen one by one, and judged on each data set with those chosen on the others. Intervals are bootstraps of pairs,
-each drawn with all its seeds. Target labels judge and never choose.
-One thread, seconds.
+Reads what `adaptation_evidence.py` gathered: for every ordered pair of domains and every seed (which draws the rows, the
+starting weights and the order) the answers after the last step of `AdaptedNetwork` on the same features, with the same
+layers, steps and rates for every method at its defaults, and those of the aligners among the default candidates. "Selected"
+is what the default rule of `headstart adapt` chooses among "do not adapt", the default candidates and their committee, by
+going there and back, without target labels. The oracle, the best of all methods on the labels, is unreachable. Which networks
+are worth a seat among the default candidates is chosen one by one, and judged on each data set with those chosen on the
+others. Intervals are bootstraps of pairs, each drawn with all its seeds. Target labels judge and never choose. One thread,
+seconds.
 """
 
 from __future__ import annotations

@@ -2,15 +2,16 @@
 
     python benchmarks/last_stage_adapted.py [--images 160] [--epochs 10] [--seeds 0] [--threads 1]
 
-PACS, photographs (labelled) to paintings (unlabelled), so many pictures of each. Both sides: ImageNet weights, layer4 and a head,
-cross-entropy on photographs plus minimum class confusion (temperature 2.5) on paintings, AdamW (3e-4, the head 1e-3), 32 rows of
-each domain a step, warm-up and cosine, batch statistics frozen, half of the images mirrored. Plain PyTorch is float32 as one writes
-it: two DataLoaders that decode and transform every image every epoch and the whole forward pass. headstart is `DeepAdaptation` from
-an empty cache: solving the head, opening the boundary at layer3, training, calibrating, answering for all paintings.
+PACS, photographs (labelled) to paintings (unlabelled), so many pictures of each. Both sides: ImageNet weights, layer4 and a
+head, cross-entropy on photographs plus minimum class confusion (temperature 2.5) on paintings, AdamW (3e-4, the head 1e-3),
+32 rows of each domain a step, warm-up and cosine, batch statistics frozen, half of the images mirrored. Plain PyTorch is
+float32 as one writes it: two DataLoaders that decode and transform every image every epoch and the whole forward pass.
+headstart is `DeepAdaptation` from an empty cache: solving the head, opening the boundary at layer3, training, calibrating,
+answering for all paintings.
 
-Each run is a process of its own; CPU seconds count all threads, from the first file opened to answers for every painting (both
-sides), imports left out. Accuracy is on the paintings, whose labels nothing has seen; "source only" is the solved head's.
-Needs the shared data and weights (HEADSTART_SHARED).
+Each run is a process of its own; CPU seconds count all threads, from the first file opened to answers for every painting
+(both sides), imports left out. Accuracy is on the paintings, whose labels nothing has seen; "source only" is the solved
+head's. Needs the shared data and weights (HEADSTART_SHARED).
 """
 
 from __future__ import annotations
