@@ -186,6 +186,54 @@ def test_the_sparse_classifier_is_scikit_learns_on_stretched_columns(strength: f
     assert ((found.weights_dq[:, 0] == 0) == (np.abs(stretched) < 1e-6)).all()
 
 
+def wide_rows(num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Forty rows of 300 features, and penalties at which a few dozen are used."""
+    draws = np.random.default_rng(0)
+    rows, truth = draws.normal(size=(40, 300)), np.eye(num_classes)[np.arange(40) % num_classes]
+    columns = class_columns(num_classes)
+    return rows, truth, largest_penalty(rows, truth, columns) * draws.uniform(0.1, 0.2, size=(300, len(columns)))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_no_feature_of_wide_rows_wants_to_join_or_leave(num_classes: int) -> None:
+    """The conditions of the optimum, for every feature: a weight's slope is its cost, and no unused one's is more."""
+    rows, truth, costs = wide_rows(num_classes)
+    found = fit_sparse(rows, truth, costs, class_columns(num_classes))
+    _, slopes, by_offsets = log_loss(found, rows, truth)
+    used = found.weights_dq != 0
+    assert 10 < used.any(axis=1).sum() < 150
+    np.testing.assert_allclose(slopes[used], -np.sign(found.weights_dq[used]) * costs[used], atol=1e-4 * costs.max())
+    assert (np.abs(slopes) <= costs + 1e-4 * costs.max()).all()
+    np.testing.assert_allclose(by_offsets, 0, atol=1e-4 * costs.max())
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_rounds_on_wide_rows_end_where_the_slopes_of_all_features_say_so(num_classes: int) -> None:
+    rows, truth, costs = wide_rows(num_classes)
+    draws, columns = np.random.default_rng(1), class_columns(num_classes)
+    problem = SplitObjective(
+        labelled=rows, truth_nk=truth, unlabelled=draws.normal(size=(30, 300)), penalties=(costs, costs[::-1]),
+        columns_qk=columns, sure=0.7, expandability=1.5, unit=2.0, split_price=0.3, gap_price=0.2, weight=1.5,
+    )  # fmt: skip
+    start = [
+        LinearScores(0.1 * draws.normal(size=costs.shape) * (draws.random(costs.shape) < 0.05), np.zeros(k), columns)
+        for k in (len(columns), len(columns))
+    ]
+    pair = (start[0], start[1])
+    for _ in range(12):
+        pair = problem.minimise(*pair, 100)
+    value, slopes, by_offsets, shares = problem(*pair)
+    assert value < problem(*start)[0] - 0.1
+    for scores, slope, by_offset, share, penalty in zip(
+        pair, slopes, by_offsets, shares, problem.penalties, strict=True
+    ):
+        used, cost = scores.weights_dq != 0, share * penalty
+        assert 3 < used.any(axis=1).sum() < 150
+        np.testing.assert_allclose(slope[used], -np.sign(scores.weights_dq[used]) * cost[used], atol=1e-3 * cost.max())
+        assert (np.abs(slope) <= cost + 1e-3 * cost.max()).all()
+        np.testing.assert_allclose(by_offset, 0, atol=1e-3 * cost.max())
+
+
 def test_above_the_largest_penalty_nothing_is_used() -> None:
     draws = np.random.default_rng(0)
     rows, truth, columns = draws.normal(size=(50, 5)), np.eye(3)[draws.integers(0, 3, 50)], class_columns(3)

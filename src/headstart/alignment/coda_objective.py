@@ -13,22 +13,22 @@ a sigmoid of the largest probability, so that it has a slope; D is held fixed du
 before, and is at least 0.01; intercepts are free and belong to neither constraint; h is divided by its value for two equal
 classifiers and g by the number of rows. More than two classes have a column of weights each, h then multiplies squared
 lengths, and D has an entry a class.
+Solved as `sparse_descent` says, on the few columns of wide rows that matter.
 Use these inside `CODA`. They ignore what no linear classifier sees.
 Shapes: n labelled rows L, m unlabelled rows U, d features, k classes, q columns of weights (1 for two classes, else k).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import Bounds, minimize
 from scipy.special import expit, log_softmax, softmax
 
 from headstart.alignment.gradual_co_training import class_correlations
+from headstart.alignment.sparse_descent import Smooth, minimise_sparse, solve_growing
 
 __all__ = [
     "LinearScores",
@@ -39,13 +39,13 @@ __all__ = [
     "fit_sparse",
     "largest_penalty",
     "log_loss",
-    "minimise_sparse",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-Smooth = tuple[float, FloatArray, FloatArray, FloatArray]
+IntArray = npt.NDArray[np.int64]
 LEAST_PENALTY = 0.01  # a feature that agrees perfectly still costs this much, so that its weight stays finite
 WIDTH = 0.05  # how far in probability a row is from sure to unsure
+_JOININGS = 1  # how often they may while both classifiers are sought
 
 
 def class_columns(num_classes: int) -> FloatArray:
@@ -67,6 +67,16 @@ class LinearScores:
     offsets_q: FloatArray
     columns_qk: FloatArray
 
+    def on(self, places: IntArray) -> LinearScores:
+        """Return the classifier of these features alone."""
+        return LinearScores(self.weights_dq[places], self.offsets_q, self.columns_qk)
+
+    def spread(self, places: IntArray, num_features: int) -> LinearScores:
+        """Return the classifier of all features whose weights at ``places`` are these, and 0 elsewhere."""
+        weights = np.zeros((num_features, self.weights_dq.shape[1]))
+        weights[places] = self.weights_dq
+        return LinearScores(weights, self.offsets_q, self.columns_qk)
+
     def logits(self, rows: Any) -> FloatArray:
         """Return logits (rows, k)."""
         return np.asarray((rows @ self.weights_dq + self.offsets_q) @ self.columns_qk)
@@ -86,9 +96,15 @@ def log_loss(scores: LinearScores, rows: Any, truth_nk: FloatArray) -> tuple[flo
     >>> round(value, 4), slope.tolist()             # log 2;  x (p - 1)
     (0.6931, [[-1.0]])
     """
-    logs = log_softmax(scores.logits(rows), axis=1)
-    excess = (np.exp(logs) - truth_nk) @ scores.columns_qk.T / len(truth_nk)
-    return float(-(truth_nk * logs).sum() / len(truth_nk)), np.asarray(rows.T @ excess), excess.sum(axis=0)
+    value, by_logits = _log_loss_of(scores.logits(rows), truth_nk)
+    excess = by_logits @ scores.columns_qk.T
+    return value, np.asarray(rows.T @ excess), excess.sum(axis=0)
+
+
+def _log_loss_of(logits_nk: FloatArray, truth_nk: FloatArray) -> tuple[float, FloatArray]:
+    """Return the mean log-loss and its slopes by logits."""
+    logs = log_softmax(logits_nk, axis=1)
+    return float(-(truth_nk * logs).sum() / len(truth_nk)), (np.exp(logs) - truth_nk) / len(truth_nk)
 
 
 def feature_penalties(
@@ -206,41 +222,74 @@ class SplitObjective:
         return expandability_gap(ours, theirs, self.sure, self.expandability)
 
     def __call__(
-        self, first: LinearScores, second: LinearScores, sizes: tuple[FloatArray, FloatArray] | None = None
+        self, first: LinearScores, second: LinearScores
     ) -> tuple[float, list[FloatArray], list[FloatArray], FloatArray]:
-        """Return the value, slopes by weights without the l1 terms, slopes by offsets, and the share of each f in the value.
-
-        ``sizes`` stand for the absolute weights, where they are held apart as positive and negative parts.
-        """
+        """Return the value, slopes by weights without the l1 terms, slopes by offsets, and the share of each f in the value."""
         pair = (first, second)
-        sizes = (np.abs(first.weights_dq), np.abs(second.weights_dq)) if sizes is None else sizes
-        losses, by_weights, by_offsets = [], [], []
-        for scores, penalty, size in zip(pair, self.penalties, sizes, strict=True):
-            value, slope, offset_slope = log_loss(scores, self.labelled, self.truth_nk)
-            losses.append(value + float((penalty * size).sum()))
-            by_weights.append(slope)
-            by_offsets.append(offset_slope)
+        both_dq = np.concatenate([first.weights_dq, second.weights_dq], axis=1)  # one pass over the rows for both
+        offsets = np.concatenate([first.offsets_q, second.offsets_q])
+        known, waiting = (
+            [part @ self.columns_qk for part in np.split(np.asarray(rows @ both_dq) + offsets, 2, axis=1)]
+            for rows in (self.labelled, self.unlabelled)
+        )
+        told = [_log_loss_of(logits, self.truth_nk) for logits in known]
+        losses = [
+            loss + float((penalty * np.abs(scores.weights_dq)).sum())
+            for (loss, _), penalty, scores in zip(told, self.penalties, pair, strict=True)
+        ]
         shares = softmax(losses)
         value = float(np.logaddexp(losses[0], losses[1]))
         lengths = [np.square(scores.weights_dq).sum(axis=1) for scores in pair]
         overlap = float(lengths[0] @ lengths[1]) / self.unit
         value += self.split_price * overlap + self.weight / 2 * overlap**2
         steepness = 2 * (self.split_price + self.weight * overlap) / self.unit
-        gap, *by_logits = self._gap(first, second)
+        gap, *by_logits = expandability_gap(
+            softmax(waiting[0], axis=1), softmax(waiting[1], axis=1), self.sure, self.expandability
+        )
         push = max(0.0, self.gap_price + self.weight * gap)
         value += (push**2 - self.gap_price**2) / (2 * self.weight)
-        for place, scores in enumerate(pair):
-            by_scores = push * by_logits[place] @ self.columns_qk.T
-            by_weights[place] = (
-                shares[place] * by_weights[place]
-                + steepness * scores.weights_dq * lengths[1 - place][:, None]
-                + self.unlabelled.T @ by_scores
-            )
-            by_offsets[place] = shares[place] * by_offsets[place] + by_scores.sum(axis=0)
-        return value, by_weights, by_offsets, shares
+        by_known = np.concatenate(
+            [share * slope @ self.columns_qk.T for share, (_, slope) in zip(shares, told, strict=True)], axis=1
+        )
+        by_both, by_offset = np.asarray(self.labelled.T @ by_known), by_known.sum(axis=0)
+        if push:
+            by_waiting = push * np.concatenate([slope @ self.columns_qk.T for slope in by_logits], axis=1)
+            by_both, by_offset = by_both + self.unlabelled.T @ by_waiting, by_offset + by_waiting.sum(axis=0)
+        by_weights = [
+            part + steepness * scores.weights_dq * length[:, None]
+            for part, scores, length in zip(np.split(by_both, 2, axis=1), pair, lengths[::-1], strict=True)
+        ]
+        return value, by_weights, np.split(by_offset, 2), shares
 
     def minimise(self, first: LinearScores, second: LinearScores, max_steps: int) -> tuple[LinearScores, LinearScores]:
-        """Return where the value is least from here on."""
+        """Return where the value is least from here on, in ``max_steps`` steps each time that features join."""
+        pair = [first, second]
+
+        def excess() -> FloatArray:
+            _, slopes, _, shares = self(*pair)
+            over = [
+                np.abs(slope) - share * penalty
+                for slope, share, penalty in zip(slopes, shares, self.penalties, strict=True)
+            ]
+            return np.asarray(np.concatenate(over, axis=1).max(axis=1))
+
+        def solve(places: IntArray) -> None:
+            few = replace(
+                self,
+                labelled=self.labelled[:, places],
+                unlabelled=self.unlabelled[:, places],
+                penalties=(self.penalties[0][places], self.penalties[1][places]),
+            )
+            found = few._minimise_whole(pair[0].on(places), pair[1].on(places), max_steps)
+            pair[:] = [scores.spread(places, len(self.penalties[0])) for scores in found]
+
+        in_use = np.asarray(first.weights_dq.any(axis=1) | second.weights_dq.any(axis=1))
+        solve_growing(in_use, excess, solve, _JOININGS)
+        return pair[0], pair[1]
+
+    def _minimise_whole(
+        self, first: LinearScores, second: LinearScores, max_steps: int
+    ) -> tuple[LinearScores, LinearScores]:
         shape = first.weights_dq.shape
 
         def unpack(weights: FloatArray, offsets: FloatArray) -> list[LinearScores]:
@@ -249,10 +298,8 @@ class SplitObjective:
                 for part, offset in zip(np.split(weights, 2), np.split(offsets, 2), strict=True)
             ]
 
-        def smooth(weights: FloatArray, sizes: FloatArray, offsets: FloatArray) -> Smooth:
-            one, other = unpack(weights, offsets)
-            halves = [part.reshape(shape) for part in np.split(sizes, 2)]
-            value, slopes, offset_slopes, shares = self(one, other, (halves[0], halves[1]))
+        def smooth(weights: FloatArray, offsets: FloatArray) -> Smooth:
+            value, slopes, offset_slopes, shares = self(*unpack(weights, offsets))
             costs = np.concatenate([share * cost.ravel() for share, cost in zip(shares, self.penalties, strict=True)])
             return value, np.concatenate([part.ravel() for part in slopes]), np.concatenate(offset_slopes), costs
 
@@ -262,45 +309,6 @@ class SplitObjective:
         )
         found = unpack(weights, offsets)
         return found[0], found[1]
-
-
-def minimise_sparse(
-    smooth: Callable[[FloatArray, FloatArray, FloatArray], Smooth],
-    weights: FloatArray,
-    offsets: FloatArray,
-    max_steps: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Return weights and offsets of least value by L-BFGS-B; positive and negative parts apart, so that weights can be exactly 0.
-
-    Parameters
-    ----------
-    smooth : callable
-        ``(weights, their sizes, offsets) -> value, slopes by weights, by offsets, and by sizes``.
-    weights, offsets : ndarray
-        Where to begin.
-    max_steps : int
-        Iterations at most.
-    """
-    width = len(weights)
-
-    def value_and_slope(flat: FloatArray) -> tuple[float, FloatArray]:
-        positive, negative, free = flat[:width], flat[width : 2 * width], flat[2 * width :]
-        value, slopes, offset_slopes, costs = smooth(positive - negative, positive + negative, free)
-        return value, np.concatenate([costs + slopes, costs - slopes, offset_slopes])
-
-    least = np.concatenate([np.zeros(2 * width), np.full(len(offsets), -np.inf)])
-    start = np.concatenate([np.maximum(weights, 0), np.maximum(-weights, 0), offsets])
-    bounds: Any = Bounds(least, np.full(len(least), np.inf))
-    options: Any = {"maxiter": max_steps, "ftol": 1e-9, "gtol": 1e-6}
-    found = minimize(
-        value_and_slope,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options=options,
-    ).x
-    return np.asarray(found[:width] - found[width : 2 * width]), np.asarray(found[2 * width :])
 
 
 def fit_sparse(
@@ -316,14 +324,27 @@ def fit_sparse(
     [[0.0]]
     """
     shape = penalties_dq.shape
-    start = LinearScores(np.zeros(shape), np.zeros(shape[1]), columns_qk) if start is None else start
+    found = [LinearScores(np.zeros(shape), np.zeros(shape[1]), columns_qk) if start is None else start]
 
-    costs = penalties_dq.ravel()
+    def excess() -> FloatArray:
+        slope = log_loss(found[0], rows, truth_nk)[1]
+        return np.asarray((np.abs(slope) - penalties_dq).max(axis=1))
 
-    def smooth(weights: FloatArray, sizes: FloatArray, offsets: FloatArray) -> Smooth:
-        scores = LinearScores(weights.reshape(shape), offsets, columns_qk)
+    def solve(places: IntArray) -> None:
+        few = _fit_whole(rows[:, places], truth_nk, penalties_dq[places], found[0].on(places))
+        found[0] = few.spread(places, shape[0])
+
+    solve_growing(np.asarray(found[0].weights_dq.any(axis=1)), excess, solve)
+    return found[0]
+
+
+def _fit_whole(rows: Any, truth_nk: FloatArray, penalties_dq: FloatArray, start: LinearScores) -> LinearScores:
+    shape, costs = penalties_dq.shape, penalties_dq.ravel()
+
+    def smooth(weights: FloatArray, offsets: FloatArray) -> Smooth:
+        scores = LinearScores(weights.reshape(shape), offsets, start.columns_qk)
         value, slope, offset_slope = log_loss(scores, rows, truth_nk)
-        return value + float(costs @ sizes), slope.ravel(), offset_slope, costs
+        return value + float(costs @ np.abs(weights)), slope.ravel(), offset_slope, costs
 
     weights, offsets = minimise_sparse(smooth, start.weights_dq.ravel(), start.offsets_q, 1000)
-    return LinearScores(weights.reshape(shape), offsets, columns_qk)
+    return LinearScores(weights.reshape(shape), offsets, start.columns_qk)
