@@ -26,6 +26,7 @@ SCRIPTS = (
     "fine_tuning",
     "distances",
     "alignment_speed",
+    "coda_speed",
     "office_caltech",
     "amazon_reviews",
     "adaptation_grid",

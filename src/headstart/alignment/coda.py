@@ -46,7 +46,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 _KEPT = 1e-3  # how much of either constraint may be left over
 _TRIES = 4  # turns of the multipliers in one round
-_STEPS = 40  # steps of L-BFGS between them
+_STEPS = 25  # steps between them: where forty of L-BFGS with bounds ended, or lower
 
 
 class CODA(DomainClassifier):

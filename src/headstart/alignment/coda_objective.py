@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, softmax
 
 from headstart.alignment.gradual_co_training import class_correlations
 from headstart.alignment.sparse_descent import Smooth, minimise_sparse, solve_growing
@@ -83,7 +83,7 @@ class LinearScores:
 
     def probabilities(self, rows: Any) -> FloatArray:
         """Return probabilities (rows, k)."""
-        return np.asarray(softmax(self.logits(rows), axis=1))
+        return _softmax(self.logits(rows))
 
 
 def log_loss(scores: LinearScores, rows: Any, truth_nk: FloatArray) -> tuple[float, FloatArray, FloatArray]:
@@ -103,8 +103,15 @@ def log_loss(scores: LinearScores, rows: Any, truth_nk: FloatArray) -> tuple[flo
 
 def _log_loss_of(logits_nk: FloatArray, truth_nk: FloatArray) -> tuple[float, FloatArray]:
     """Return the mean log-loss and its slopes by logits."""
-    logs = log_softmax(logits_nk, axis=1)
-    return float(-(truth_nk * logs).sum() / len(truth_nk)), (np.exp(logs) - truth_nk) / len(truth_nk)
+    logs = logits_nk - logits_nk.max(axis=1, keepdims=True)
+    logs -= np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return -float(truth_nk.ravel() @ logs.ravel()) / len(truth_nk), (np.exp(logs) - truth_nk) / len(truth_nk)
+
+
+def _softmax(logits_nk: FloatArray) -> FloatArray:
+    shares = np.exp(logits_nk - logits_nk.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.asarray(shares)
 
 
 def feature_penalties(
@@ -225,90 +232,104 @@ class SplitObjective:
         self, first: LinearScores, second: LinearScores
     ) -> tuple[float, list[FloatArray], list[FloatArray], FloatArray]:
         """Return the value, slopes by weights without the l1 terms, slopes by offsets, and the share of each f in the value."""
-        pair = (first, second)
-        both_dq = np.concatenate([first.weights_dq, second.weights_dq], axis=1)  # one pass over the rows for both
-        offsets = np.concatenate([first.offsets_q, second.offsets_q])
-        known, waiting = (
-            [part @ self.columns_qk for part in np.split(np.asarray(rows @ both_dq) + offsets, 2, axis=1)]
-            for rows in (self.labelled, self.unlabelled)
-        )
-        told = [_log_loss_of(logits, self.truth_nk) for logits in known]
-        losses = [
-            loss + float((penalty * np.abs(scores.weights_dq)).sum())
-            for (loss, _), penalty, scores in zip(told, self.penalties, pair, strict=True)
+        every = np.arange(len(self.penalties[0]))
+        views = _View(self.labelled, self.unlabelled, self.penalties[0], every)
+        return self._value((first, second), (views, replace(views, penalty=self.penalties[1])))
+
+    def _value(
+        self, pair: tuple[LinearScores, LinearScores], views: tuple[_View, _View]
+    ) -> tuple[float, list[FloatArray], list[FloatArray], FloatArray]:
+        told = [
+            _log_loss_of(scores.logits(view.labelled), self.truth_nk) for scores, view in zip(pair, views, strict=True)
         ]
-        shares = softmax(losses)
+        shares = softmax(
+            losses := [
+                loss + float(view.penalty.ravel() @ np.abs(scores.weights_dq).ravel())
+                for (loss, _), view, scores in zip(told, views, pair, strict=True)
+            ]
+        )
         value = float(np.logaddexp(losses[0], losses[1]))
-        lengths = [np.square(scores.weights_dq).sum(axis=1) for scores in pair]
+        shared = views[0].shared, views[1].shared
+        lengths = [
+            np.square(scores.weights_dq[places]).sum(axis=1) for scores, places in zip(pair, shared, strict=True)
+        ]
         overlap = float(lengths[0] @ lengths[1]) / self.unit
         value += self.split_price * overlap + self.weight / 2 * overlap**2
         steepness = 2 * (self.split_price + self.weight * overlap) / self.unit
-        gap, *by_logits = expandability_gap(
-            softmax(waiting[0], axis=1), softmax(waiting[1], axis=1), self.sure, self.expandability
-        )
+        ours, theirs = (scores.probabilities(view.unlabelled) for scores, view in zip(pair, views, strict=True))
+        gap, *by_logits = expandability_gap(ours, theirs, self.sure, self.expandability)
         push = max(0.0, self.gap_price + self.weight * gap)
         value += (push**2 - self.gap_price**2) / (2 * self.weight)
-        by_known = np.concatenate(
-            [share * slope @ self.columns_qk.T for share, (_, slope) in zip(shares, told, strict=True)], axis=1
-        )
-        by_both, by_offset = np.asarray(self.labelled.T @ by_known), by_known.sum(axis=0)
-        if push:
-            by_waiting = push * np.concatenate([slope @ self.columns_qk.T for slope in by_logits], axis=1)
-            by_both, by_offset = by_both + self.unlabelled.T @ by_waiting, by_offset + by_waiting.sum(axis=0)
-        by_weights = [
-            part + steepness * scores.weights_dq * length[:, None]
-            for part, scores, length in zip(np.split(by_both, 2, axis=1), pair, lengths[::-1], strict=True)
-        ]
-        return value, by_weights, np.split(by_offset, 2), shares
+        by_weights, by_offsets = [], []
+        for place, (scores, view) in enumerate(zip(pair, views, strict=True)):
+            by_scores = shares[place] * told[place][1] @ self.columns_qk.T
+            slope, by_offset = np.asarray(view.labelled.T @ by_scores), by_scores.sum(axis=0)
+            if push:
+                by_scores = push * by_logits[place] @ self.columns_qk.T
+                slope, by_offset = slope + view.unlabelled.T @ by_scores, by_offset + by_scores.sum(axis=0)
+            slope[view.shared] += steepness * scores.weights_dq[view.shared] * lengths[1 - place][:, None]
+            by_weights.append(slope)
+            by_offsets.append(by_offset)
+        return value, by_weights, by_offsets, shares
 
     def minimise(self, first: LinearScores, second: LinearScores, max_steps: int) -> tuple[LinearScores, LinearScores]:
         """Return where the value is least from here on, in ``max_steps`` steps each time that features join."""
-        pair = [first, second]
+        width, pair = len(self.penalties[0]), [first, second]
 
         def excess() -> FloatArray:
             _, slopes, _, shares = self(*pair)
-            over = [
-                np.abs(slope) - share * penalty
-                for slope, share, penalty in zip(slopes, shares, self.penalties, strict=True)
-            ]
-            return np.asarray(np.concatenate(over, axis=1).max(axis=1))
+            return np.concatenate(
+                [
+                    (np.abs(slope) - share * penalty).max(axis=1)
+                    for slope, share, penalty in zip(slopes, shares, self.penalties, strict=True)
+                ]
+            )
 
         def solve(places: IntArray) -> None:
-            few = replace(
-                self,
-                labelled=self.labelled[:, places],
-                unlabelled=self.unlabelled[:, places],
-                penalties=(self.penalties[0][places], self.penalties[1][places]),
+            own = places[places < width], places[places >= width] - width
+            shared = np.intersect1d(*own, assume_unique=True, return_indices=True)[1:]
+            one, other = (
+                _View(self.labelled[:, features], self.unlabelled[:, features], penalty[features], common)
+                for features, penalty, common in zip(own, self.penalties, shared, strict=True)
             )
-            found = few._minimise_whole(pair[0].on(places), pair[1].on(places), max_steps)
-            pair[:] = [scores.spread(places, len(self.penalties[0])) for scores in found]
+            found = self._minimise_on((one, other), (pair[0].on(own[0]), pair[1].on(own[1])), max_steps)
+            pair[:] = [scores.spread(features, width) for scores, features in zip(found, own, strict=True)]
 
-        in_use = np.asarray(first.weights_dq.any(axis=1) | second.weights_dq.any(axis=1))
+        in_use = np.concatenate([scores.weights_dq.any(axis=1) for scores in pair])
         solve_growing(in_use, excess, solve, _JOININGS)
         return pair[0], pair[1]
 
-    def _minimise_whole(
-        self, first: LinearScores, second: LinearScores, max_steps: int
+    def _minimise_on(
+        self, views: tuple[_View, _View], start: tuple[LinearScores, LinearScores], max_steps: int
     ) -> tuple[LinearScores, LinearScores]:
-        shape = first.weights_dq.shape
+        shapes = [scores.weights_dq.shape for scores in start]
+        cut = start[0].weights_dq.size
 
-        def unpack(weights: FloatArray, offsets: FloatArray) -> list[LinearScores]:
-            return [
-                LinearScores(part.reshape(shape), offset, self.columns_qk)
-                for part, offset in zip(np.split(weights, 2), np.split(offsets, 2), strict=True)
-            ]
+        def unpack(weights: FloatArray, offsets: FloatArray) -> tuple[LinearScores, LinearScores]:
+            half = len(offsets) // 2
+            return (
+                LinearScores(weights[:cut].reshape(shapes[0]), offsets[:half], self.columns_qk),
+                LinearScores(weights[cut:].reshape(shapes[1]), offsets[half:], self.columns_qk),
+            )
 
         def smooth(weights: FloatArray, offsets: FloatArray) -> Smooth:
-            value, slopes, offset_slopes, shares = self(*unpack(weights, offsets))
-            costs = np.concatenate([share * cost.ravel() for share, cost in zip(shares, self.penalties, strict=True)])
+            value, slopes, offset_slopes, shares = self._value(unpack(weights, offsets), views)
+            costs = np.concatenate([share * view.penalty.ravel() for share, view in zip(shares, views, strict=True)])
             return value, np.concatenate([part.ravel() for part in slopes]), np.concatenate(offset_slopes), costs
 
-        start = np.concatenate([first.weights_dq.ravel(), second.weights_dq.ravel()])
-        weights, offsets = minimise_sparse(
-            smooth, start, np.concatenate([first.offsets_q, second.offsets_q]), max_steps
-        )
-        found = unpack(weights, offsets)
-        return found[0], found[1]
+        weights = np.concatenate([scores.weights_dq.ravel() for scores in start])
+        offsets = np.concatenate([scores.offsets_q for scores in start])
+        return unpack(*minimise_sparse(smooth, weights, offsets, max_steps))
+
+
+@dataclass(frozen=True)
+class _View:
+    """What one classifier sees: rows cut to its features, their ``penalty``, and which of them the other one has too."""
+
+    labelled: Any
+    unlabelled: Any
+    penalty: FloatArray
+    shared: IntArray
 
 
 def fit_sparse(
