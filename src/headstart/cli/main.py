@@ -334,6 +334,9 @@ def gap(
 def adapt(
     source: Annotated[list[str], typer.Argument(help="Labelled rows, as for fit; several are several sources.")],
     target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],
+    few: Annotated[
+        str | None, typer.Option(help="A few labelled rows of the target's domain, which are not among the target.")
+    ] = None,
     method: Annotated[
         str | None, typer.Option("--method", "-m", help="Methods to try, joined by commas; see `headstart methods`.")
     ] = None,
@@ -367,6 +370,7 @@ def adapt(
     found = run_adapt(
         source if len(source) > 1 else source[0],
         target,
+        few=few,
         methods=_names(method),
         objectives=objectives,
         strategy=strategy,

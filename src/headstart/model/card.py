@@ -111,7 +111,8 @@ def _adaptation_lines(adaptation: dict[str, Any]) -> list[str]:
             f"digest {adaptation[name]['digest'][:16]}"
             for name in ("source", "target")
         ),
-        f"- method: {_plain(adaptation['method'])}, chosen without target labels by the rule {adaptation['rule']}{shown}",
+        f"- method: {_plain(adaptation['method'])}, chosen {adaptation.get('chosen', 'without target labels')} by the rule "
+        f"{adaptation['rule']}{shown}",
         f"- why: {_plain(adaptation['reason'])}",
         "- it answers for rows of the target, not of the source",
         *([f"- rows that were not in the target above get {_plain(new_rows)}"] if new_rows else []),

@@ -110,6 +110,8 @@ class AdaptData:
         The choice.
     rule_title, rule_fails : str
         What the rule measures, and when it errs.
+    rule_sees : str
+        What it sees of the target's labels, in words.
     lines : sequence of AdaptedLine
         The candidates.
     hindsight : Hindsight, optional
@@ -166,6 +168,7 @@ class AdaptData:
     created: str = ""
     budget: float | None = None
     left_out: Sequence[str] = ()
+    rule_sees: str = "which sees no label of the target"
 
 
 def write_adapt_report(data: AdaptData, folder: Path) -> Path:

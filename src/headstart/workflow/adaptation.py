@@ -21,6 +21,7 @@ from headstart.report import Cost
 from headstart.report.adapted import AdaptedLine, Hindsight
 from headstart.workflow.adaptation_folder import provenance
 from headstart.workflow.domains import TwoDomains
+from headstart.workflow.few_labels import FewLabelTest
 from headstart.workflow.rivals import Rival
 
 __all__ = ["Adaptation"]
@@ -66,6 +67,8 @@ class Adaptation:
         Predicted numbers of the target rows, where the task is numbers.
     budget : float, optional
         Wall-clock seconds that were allowed.
+    num_few : int
+        Labelled target rows that were given to learn from.
     """
 
     selection: Selection
@@ -85,6 +88,13 @@ class Adaptation:
     folder: Path | None = None
     values_m: NDArray[np.float64] | None = None
     budget: float | None = None
+    num_few: int = 0
+
+    @property
+    def chosen_by(self) -> str:
+        """What the choice was made by, in words."""
+        chooses = isinstance(self.rule, FewLabelTest)
+        return f"by {self.num_few} labelled target rows" if chooses else "without target labels"
 
     @property
     def left_out(self) -> tuple[str, ...]:

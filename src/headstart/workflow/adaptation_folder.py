@@ -73,9 +73,7 @@ def provenance(found: Adaptation) -> dict[str, Any]:
     known = versions()
     about: dict[str, Any] = {
         "title": f"{found.names[1]}, answered with what {found.names[0]} taught",
-        "verdict": "Without labels of the target nobody has measured this model there."
-        if seen is None
-        else seen.sentence,
+        "verdict": _verdict(found),
         "train_rows": len(two.source),
         "train_digest": digest_many(two.source.digests()),
         "adaptation": {
@@ -85,6 +83,8 @@ def provenance(found: Adaptation) -> dict[str, Any]:
             "score": score.value if score.is_judged else None,
             "margin": selection.margin,
             "reason": selection.reason,
+            "chosen": found.chosen_by,
+            "labelled_target_rows": found.num_few,
             "new_rows": found.rival.fitted.new_rows,
         },
         "like": "target rows above" if selection.adapts else "source rows above",
@@ -97,6 +97,14 @@ def provenance(found: Adaptation) -> dict[str, Any]:
         about["metrics"] = {seen.metric: seen.selected.to_dict()}
         about["measured_on"] = "target rows whose labels chose nothing; it had seen the rows, not their labels"
     return about
+
+
+def _verdict(found: Adaptation) -> str:
+    if found.hindsight is not None:
+        return found.hindsight.sentence
+    if found.chosen_by != "without target labels":
+        return f"It was chosen {found.chosen_by}, each held out in turn; no other labels have measured it."
+    return "Without labels of the target nobody has measured this model there."
 
 
 def write_adaptation(found: Adaptation, folder: Path) -> None:

@@ -21,6 +21,7 @@ from headstart.report.adapt import AdaptData, AnswerShift, DomainsInPlane
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.committee import COMMITTEE
 from headstart.workflow.examples import row_example
+from headstart.workflow.few_labels import FEW_ALONE, FewLabelTest
 from headstart.workflow.planes import plane_of, turned_like
 from headstart.workflow.ranking import runtime_summary
 from headstart.workflow.rivals import FittedCandidate
@@ -36,6 +37,7 @@ _MEASURES = ("proxy-a", "mk-mmd", "energy")  # free of the number of features, w
 _SUMMARIES = {
     NO_ADAPTATION: "what the source teaches, as it is",
     COMMITTEE: "the mean of all other candidates' answers",
+    FEW_ALONE: "labelled target rows and nothing else",
 }
 _MOST_MEASURED = 1000
 _MOST_DRAWN = 2000
@@ -62,6 +64,7 @@ def page_data(found: Adaptation) -> AdaptData:
         selection=selection,
         rule_title=found.rule.facts.title,
         rule_fails=found.rule.facts.fails_when,
+        **_seen_by(found),
         lines=found.lines,
         hindsight=found.hindsight,
         changed=None if answers is None else int((answers[0] != answers[1]).sum()),
@@ -85,6 +88,13 @@ def page_data(found: Adaptation) -> AdaptData:
         budget=found.budget,
         left_out=found.left_out,
     )
+
+
+def _seen_by(found: Adaptation) -> dict[str, Any]:
+    """Return what the rule has seen of the target's labels, where it has seen some."""
+    if not isinstance(found.rule, FewLabelTest):
+        return {}
+    return {"rule_sees": f"{found.num_few} of them, each held out in turn and none of the target rows answered here"}
 
 
 def _moved(found: Adaptation, chosen: FittedCandidate) -> tuple[Array, Array] | None:

@@ -36,6 +36,7 @@ from headstart.workflow.candidates_of_adapt import CandidatePlan, read_candidate
 from headstart.workflow.class_truth import open_class_truth
 from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.entrants import Room
+from headstart.workflow.few_labels import FewLabelTest, FewRows, answer_few, open_few
 from headstart.workflow.goal import parse_budget
 from headstart.workflow.ladder import Clock
 from headstart.workflow.network_rivals import StagedTraining
@@ -56,6 +57,8 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     *,
     labels: Any = None,
     target_labels: Any = None,
+    few: Any = None,
+    few_labels: Any = None,
     methods: str | Sequence[str] = (),
     objectives: str | None = None,
     strategy: str | None = None,
@@ -79,6 +82,11 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         Rows of the other domain. Labels that come with them choose nothing; they are opened once, at the end.
     labels, target_labels : sequence, optional
         Labels for arrays and lists; for several sources a list of such lists.
+    few : path, DataFrame, array, list or Dataset, optional
+        A few labelled rows of the target's domain, which are not among ``target``. Methods that can learn from them do, and with
+        five of every class they choose, each held out in turn (`headstart.workflow.few_labels`).
+    few_labels : sequence, optional
+        Their labels, for arrays and lists.
     methods : str or sequence of str, optional
         Aligners, recipes and objectives for networks, or translations of source images (``"fda"``), by their names in the catalog
         (a name that is both is the aligner); the default candidates when left out. "do not adapt" always competes.
@@ -120,7 +128,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     folder = None if out is None else check_folder(Path(out))
     _judge(rule, DEFAULT_RULE)  # what is wrong with it whatever the rows are
     methods = (methods,) if isinstance(methods, str) else tuple(methods)
-    plan = read_candidates(methods, objectives, strategy)
+    plan = read_candidates(methods, objectives, strategy, few=few is not None)
     two = open_two_domains(
         "adapt",
         source,
@@ -134,6 +142,11 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         store=store,
         progress=progress,
     )
+    if _has_numbers(two) and few is not None:
+        raise ConfigError(
+            "adapt: few labelled target rows serve classes; where labels are numbers, fit an estimator of headstart.alignment "
+            "that learns from them, such as TrAdaBoostR2 or FusionRegressor."
+        )
     if _has_numbers(two) and (objectives or strategy):
         raise ConfigError(
             "adapt: networks answer for classes; leave out objectives and strategy where labels are numbers."
@@ -144,6 +157,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         plan=plan,
         methods=methods,
         training=StagedTraining(strategy or "", seed, store, checkpoint),
+        few=None if few is None else open_few(few, few_labels, two, _classes(two)[1], columns, store),
         rule=rule,
         room=room,
         seed=seed,
@@ -152,7 +166,9 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     found = replace(
         found,
         names=(title_of(source, "source"), title_of(target, "target")),
-        command=_command(source, target, methods, objectives, strategy, rule, budget, backbones, columns, seed, folder),
+        command=_command(
+            source, target, few, methods, objectives, strategy, rule, budget, backbones, columns, seed, folder
+        ),
         cost=Cost(
             time.process_time() - cpu_started,
             time.perf_counter() - wall_started,
@@ -172,6 +188,7 @@ def adapt_between(
     plan: CandidatePlan | None = None,
     methods: Sequence[str] = (),
     training: StagedTraining | None = None,
+    few: FewRows | None = None,
     rule: str | SelectionRule | None = None,
     room: Room | None = None,
     seed: int = 0,
@@ -189,6 +206,8 @@ def adapt_between(
         Aligners that compete where labels are numbers; the default ones when left out.
     training : StagedTraining, optional
         How stages train, where the plan has some.
+    few : FewRows, optional
+        Labelled target rows, where labels are classes.
     rule, seed, progress
         As for `adapt`.
     room : Room, optional
@@ -215,12 +234,18 @@ def adapt_between(
         codes, classes = _classes(two)
         how = training or StagedTraining("", seed)
         plan = plan or CandidatePlan()
-        rivals = try_all(plan, two, codes, classes, how, needs=judge.wants, seed=seed, progress=progress, room=room)
+        why_not = "" if few is None else "a rule was named" if rule is not None else few.too_few(classes)
+        chooses = few is not None and not why_not
+        needs = frozenset[str]() if chooses else judge.wants
+        rivals = try_all(plan, two, codes, classes, how, needs=needs, seed=seed, progress=progress, room=room, few=few)
+        if few is not None and chooses:
+            judge = FewLabelTest(few.codes_l, answer_few(rivals, few, two, codes, seed))
+        if why_not:
+            progress.say(f"labelled target rows teach but do not choose: {why_not}")
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
-    progress.say(
-        f"selected without target labels: {selection.chosen} ({format_seconds(time.process_time() - started)} of CPU time)"
-    )
+    by = f"by {len(few)} labelled target rows" if isinstance(judge, FewLabelTest) and few else "without target labels"
+    progress.say(f"selected {by}: {selection.chosen} ({format_seconds(time.process_time() - started)} of CPU time)")
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)
     assert chosen.fitted is not None
     hindsight: Hindsight | None
@@ -244,6 +269,7 @@ def adapt_between(
         truth,
         seed,
         values_m=answers if is_numbers else None,
+        num_few=0 if few is None else len(few),
     )
 
 
@@ -299,6 +325,7 @@ def _line(rival: Rival, first: Rival, selection: Selection, measured: dict[str, 
 def _command(
     source: Any,
     target: Any,
+    few: Any,
     methods: Sequence[str],
     objectives: str | None,
     strategy: str | None,
@@ -311,6 +338,7 @@ def _command(
 ) -> str:
     """Return the command line that repeats this; rows in memory are named as what they are."""
     options = {
+        "few": "" if few is None else " ".join(places_of(few)),
         "method": ",".join(methods),
         "objectives": objectives,
         "strategy": strategy,

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from headstart.catalog import entries, read_objectives, read_recipe
+from headstart.catalog import entries, find, read_objectives, read_recipe
 from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.training.strategies import read_strategy
@@ -23,13 +23,19 @@ from headstart.workflow.changed_images import check_images, translation_entrants
 from headstart.workflow.committee import add_committee
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room
-from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features, try_stages
+from headstart.workflow.few_labels import FEW_CANDIDATES, FewRows, with_few
+from headstart.workflow.network_rivals import (
+    SOURCE_ONLY,
+    FittedNetwork,
+    StagedTraining,
+    make_network,
+    raw_features,
+    try_stages,
+)
 from headstart.workflow.rivals import Rival
 from headstart.workflow.several_sources import apart
 
 __all__ = ["CandidatePlan", "read_candidates", "try_all"]
-
-SOURCE_ONLY = "source-only"
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,9 @@ class CandidatePlan:
     translations: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_candidates(methods: Sequence[str], objectives: str | None, strategy: str | None) -> CandidatePlan:
+def read_candidates(
+    methods: Sequence[str], objectives: str | None, strategy: str | None, *, few: bool = False
+) -> CandidatePlan:
     """Return what competes, before any row is read.
 
     Parameters
@@ -65,11 +73,13 @@ def read_candidates(methods: Sequence[str], objectives: str | None, strategy: st
         A joint loss in words.
     strategy : str, optional
         Which stages networks train.
+    few : bool
+        Whether there are labelled target rows.
 
     Raises
     ------
     ConfigError
-        If there is no such name, objective or strategy.
+        If there is no such name, objective or strategy, or a method needs labelled target rows and there are none.
 
     Examples
     --------
@@ -90,6 +100,10 @@ def read_candidates(methods: Sequence[str], objectives: str | None, strategy: st
             translations[name] = images[name].load()()
             continue
         if name in known and strategy is None:
+            if not few and find(name, "aligner").details.get("needs") == "some target labels":
+                raise ConfigError(
+                    f"adapt: {name} learns from labelled target rows; give some with few (--few), or name another method."
+                )
             aligners.append(name)
             continue
         if name not in networks:
@@ -121,6 +135,7 @@ def try_all(
     seed: int,
     progress: Progress,
     room: Room | None = None,
+    few: FewRows | None = None,
 ) -> list[Rival]:
     """Carry every candidate through that there is time for: "do not adapt", others on features, their committee, stages.
 
@@ -144,23 +159,45 @@ def try_all(
         Where the lines go.
     room : Room, optional
         Time there is; endless when left out.
+    few : FewRows, optional
+        Labelled target rows.
     """
     check_images({**plan.translations, **plan.stages}, two)
-    entrants, told = apart(_entrants(plan, two, codes_n, training, seed), two.source)
+    entrants, told = apart(_entrants(plan, two, codes_n, training, seed, few is not None), two.source)
     if told:
         progress.say(told)
+    if few is not None:
+        entrants = with_few(entrants, few, two)
     rivals = add_committee(try_entrants(entrants, codes_n, needs=needs, seed=seed, room=room, progress=progress))
     if plan.stages:
-        rivals += try_stages(plan.stages, two, codes_n, classes, training, needs=needs, room=room, progress=progress)
+        rivals += try_stages(
+            plan.stages,
+            two,
+            codes_n,
+            classes,
+            training,
+            needs=needs,
+            room=room,
+            progress=progress,
+            few=None if few is None else few.rows,
+        )
     return rivals
 
 
 def _entrants(
-    plan: CandidatePlan, two: TwoDomains, codes_n: NDArray[Any], training: StagedTraining, seed: int
+    plan: CandidatePlan,
+    two: TwoDomains,
+    codes_n: NDArray[Any],
+    training: StagedTraining,
+    seed: int,
+    few: bool,
 ) -> list[Entrant]:
     """Return what learns from features, "do not adapt" first: aligners on one scale, networks on features as they came."""
-    names = default_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
-    networks = {name: read_recipe(name) for name in DEFAULT_NETWORKS} if plan.networks is None else plan.networks
+    names, networks = plan.aligners, plan.networks
+    if names is None:
+        names = (*default_candidates(len(two.source_nd) + len(two.target_md)), *(FEW_CANDIDATES if few else ()))
+    if networks is None:
+        networks = {name: read_recipe(name) for name in (*DEFAULT_NETWORKS, *(("mme",) if few else ()))}
     base = base_classifier(two.source_nd, codes_n, seed=seed)
     aligners = make_candidates(names, base)
     raw = raw_features(two)

@@ -171,13 +171,13 @@ class ChangedClassifier(AdaptedClassifier):
         self.classes_ = self.estimator_.classes_
         return self
 
-    def trial(self, num_steps: int) -> tuple[ChangedClassifier, float]:
-        """Return itself with trainings of at most so many steps, and by how much its own are longer."""
+    def trial(self, num_steps: int) -> tuple[ChangedClassifier, float] | None:
+        """Return itself with trainings of at most so many steps, and by how much its own are longer; None where none is long."""
         assert isinstance(self.aligner, ChangedImages)
         translation, inner = self.aligner.translation, clone(self.estimator)
         whole = int(getattr(translation, "num_steps", 0))
         if not whole:
-            return ChangedClassifier(self.aligner, inner), 1.0
+            return None
         few = min(num_steps, whole)
         if isinstance(inner, AdaptedNetwork):
             inner.set_params(num_steps=max(1, round(inner.num_steps * few / whole)))

@@ -86,7 +86,7 @@ def add_committee(rivals: Sequence[Rival]) -> list[Rival]:
     rivals : sequence of Rival
         "Do not adapt" first.
     """
-    members = [rival for rival in rivals if isinstance(rival.fitted, FittedEstimator)]
+    members = [rival for rival in rivals if isinstance(rival.fitted, FittedEstimator) and rival.fitted.has_seat]
     if len(members) < 3 or members[0].name != NO_ADAPTATION:
         return list(rivals)
     started = time.process_time()

@@ -27,7 +27,7 @@ from headstart.features import Features, FeatureStore, extract_features
 from headstart.features.scale import FeatureScale
 from headstart.workflow.candidates import open_candidates
 
-__all__ = ["TwoDomains", "as_sources", "names_of", "open_two_domains", "places_of", "title_of"]
+__all__ = ["TwoDomains", "as_sources", "names_of", "open_like_target", "open_two_domains", "places_of", "title_of"]
 
 Matrix = NDArray[np.float32]
 
@@ -192,7 +192,7 @@ def _open(who: str, source: Any, columns: dict[str, Any], labels: Any, *, must: 
         return open_dataset(source, **_without_label(columns), unlabelled=True)
     if must and dataset.task is None:
         raise DataError(
-            f"{who}: the source {dataset.root or 'data'} has no labels; give a folder of class folders, or name the "
+            f"{who}: {dataset.root or 'the source'} has no labels; give a folder of class folders, or name the "
             "column with --label."
         )
     return dataset
@@ -248,6 +248,26 @@ def names_of(sources: Sequence[Any]) -> list[str]:
         title if title not in titles[:place] else f"{title} {titles[: place + 1].count(title)}"
         for place, title in enumerate(titles)
     ]
+
+
+def open_like_target(who: str, rows: Any, columns: dict[str, Any], labels: Any, source: Dataset) -> Dataset:
+    """Return labelled rows of the target's domain, a table's columns in the order of the source's.
+
+    Raises
+    ------
+    HeadstartError
+        If they have no labels, or are not rows as the source's are.
+    """
+    given = {name: value for name, value in columns.items() if value is not None}
+    known = _columns_of(rows, given, is_table(rows))
+    if source.feature_names and is_table(rows) and not {"text", "image"} & set(known):
+        known = {**known, "features": source.feature_names}
+    opened = _open(who, rows, known, labels, must=True)
+    if opened.modality != source.modality:
+        raise DomainError(
+            f"{who}: source holds {source.modality} rows but the few labelled ones are {opened.modality} rows."
+        )
+    return _same_columns(who, source, opened, []) if opened.modality == "vector" else opened
 
 
 def _open_target(

@@ -226,8 +226,9 @@ def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0) -> float:
         if isinstance(estimator, AdaptedNetwork):
             few = clone(estimator).set_params(num_steps=min(_TRIAL_STEPS, estimator.num_steps))
             return _timed(few, entrant, labels_n, *every) * float(estimator.num_steps / few.num_steps)
-        if trial := getattr(estimator, "trial", None):
-            few, longer = trial(_TRIAL_STEPS)
+        trial = getattr(estimator, "trial", lambda num_steps: None)(_TRIAL_STEPS)
+        if trial is not None:
+            few, longer = trial
             return _timed(few, entrant, labels_n, *every) * float(longer)
         large = [_sample(rows, labels_n if side == 0 else None, seed) for side, rows in enumerate(every)]
         small = [_sample(rows, labels_n[rows] if side == 0 else None, seed) for side, rows in enumerate(large)]

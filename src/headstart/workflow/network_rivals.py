@@ -10,8 +10,9 @@ Shapes: n source rows, m target rows, d features, k classes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,17 @@ from headstart.workflow.features_to_rows import RowsOfFeatures
 from headstart.workflow.ladder import BudgetSpent, with_deadline
 from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival, model_on_features
 
-__all__ = ["FittedNetwork", "FittedStages", "StagedTraining", "make_network", "raw_features", "try_stages"]
+__all__ = [
+    "SOURCE_ONLY",
+    "FittedNetwork",
+    "FittedStages",
+    "StagedTraining",
+    "make_network",
+    "raw_features",
+    "try_stages",
+]
+
+SOURCE_ONLY = "source-only"
 
 Array = NDArray[Any]
 
@@ -74,10 +85,18 @@ class FittedNetwork(FittedEstimator):
 
 
 class FittedStages(FittedCandidate):
-    """Stages of a base model that were trained on both domains, with their head."""
+    """Stages of a base model that were trained on both domains, with their head.
 
-    def __init__(self, found: DeeplyAdapted) -> None:
-        self.found = found
+    Parameters
+    ----------
+    found : DeeplyAdapted
+        What training has made.
+    again : callable, optional
+        Trains once more, with other labelled target rows; None where none were learned from.
+    """
+
+    def __init__(self, found: DeeplyAdapted, again: Callable[[Dataset], DeeplyAdapted] | None = None) -> None:
+        self.found, self.again = found, again
 
     @property
     def target_scores(self) -> Array:
@@ -170,6 +189,7 @@ def try_stages(
     needs: frozenset[str],
     room: Room | None = None,
     progress: Progress | None = None,
+    few: Dataset | None = None,
 ) -> list[Rival]:
     """Train every recipe with stages of the base model, as long as there is time, and gather what a rule needs of it.
 
@@ -192,6 +212,8 @@ def try_stages(
         that is over; those after it are taken to need as long as the longest before.
     progress : Progress, optional
         Gets the stages of every training.
+    few : Dataset, optional
+        Labelled target rows, which all but `SOURCE_ONLY` learn from.
     """
     room, said = room or Room(), progress or Progress(quiet=True)
     fits = 2 if "refit" in needs else 1
@@ -213,17 +235,18 @@ def try_stages(
         evidence: CandidateEvidence | FailedCandidate
         try:
             folder = None if training.checkpoint is None else training.checkpoint / _folder(name)
-            found = training.method(name, recipe).fit(
+            fit = partial(
+                training.method(name, recipe).fit,
                 source,
                 two.target,
                 two.backbone,
                 set_aside=judging,
-                checkpoint=folder,
                 store=training.store,
-                progress=with_deadline(said, room.left / fits),
             )
+            own = None if name == SOURCE_ONLY else few
+            found = fit(few_labels=own, checkpoint=folder, progress=with_deadline(said, room.left / fits))
             _check_complete(found, len(two.target))
-            fitted = FittedStages(found)
+            fitted = FittedStages(found, None if own is None else _Again(fit))
             longest = max(longest, time.perf_counter() - wall_started)
             if "refit" in needs:
                 room.promise(time.perf_counter() - wall_started)
@@ -234,6 +257,16 @@ def try_stages(
             fitted, evidence = None, FailedCandidate(str(error))
         rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
     return rivals
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The same training with other labelled target rows."""
+
+    fit: Callable[..., DeeplyAdapted]
+
+    def __call__(self, few: Dataset) -> DeeplyAdapted:
+        return self.fit(few_labels=few)
 
 
 def _folder(name: str) -> str:

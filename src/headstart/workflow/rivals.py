@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,13 @@ class FittedEstimator(FittedCandidate):
 
     def __init__(self, estimator: Any, source_nd: Array, target_md: Array) -> None:
         self.estimator, self._source_nd, self._target_md = estimator, source_nd, target_md
+
+    has_seat: ClassVar[bool] = True  # in the committee, whose members all answer, and go back, by themselves
+
+    @property
+    def rows(self) -> tuple[Array, Array]:
+        """Source and target rows as it was given them."""
+        return self._source_nd, self._target_md
 
     @cached_property
     def target_scores(self) -> Array:

@@ -59,6 +59,10 @@ class SourceNumbers:
         """Return itself: an estimator that is cloned goes on with the same rows."""
         return self
 
+    def knows(self, features: Array) -> bool:
+        """Return whether all of these rows are of the sources."""
+        return all(row.tobytes() in self._known for row in np.asarray(features, np.float32))
+
     def __call__(self, features: Array) -> NDArray[np.int64]:
         """Return numbers from 1 on; 1 throughout where rows are not the sources'."""
         found = [self._known.get(row.tobytes()) for row in np.asarray(features, np.float32)]
@@ -92,6 +96,17 @@ class ApartClassifier(AdaptedClassifier):
         self.inner_ = fitted.fit(np.concatenate([source, others]), labels, sample_domain=where)
         self.classes_ = self.inner_.classes_
         return self
+
+    def around(self, inner: Aligner) -> ApartClassifier:
+        """Return the same around another candidate."""
+        return type(self)(inner, self.numbers)
+
+    def trial(self, num_steps: int) -> tuple[ApartClassifier, float] | None:
+        """Return itself with a training of at most so many steps, and by how much its own is longer; None for no network."""
+        if not isinstance(self.inner, AdaptedNetwork):
+            return None
+        few = min(num_steps, self.inner.num_steps)
+        return self.around(clone(self.inner).set_params(num_steps=few)), self.inner.num_steps / few
 
     def predict_proba(self, X: Any, *, sample_domain: Any = None) -> Array:
         """Return probabilities; of source rows (``sample_domain`` above 0), as of their own sources."""
