@@ -5,10 +5,11 @@
 
 One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
 judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
-what the rules need that look at features (not for moved rows of more than 500 features, where it costs more than the fits).
+what the rules need that look at features: density ratio, clusters, effective rank, consistency of mixed rows.
 ``--only-return`` keeps probabilities of target rows and of the way back alone: two fits a candidate instead of three;
 ``--no-return`` those of target rows alone. Methods are aligners or recipes of networks (`deep_adaptation.network`: the same
-layers, steps and rates for all). Pairs and candidates that are there already are left. `benchmarks/selection_rules.py` and
+layers, steps and rates for all). What is there already is left and what a file lacks is added to it, if the candidate still gives
+the same answers; else the file is made anew. Pairs gathered with other rows are left. `benchmarks/gathered_pairs.py` and
 `benchmarks/deep_adaptation.py` read this.
 Needs the shared data (HEADSTART_SHARED). One thread.
 """
@@ -32,6 +33,7 @@ from headstart.catalog import entries, read_recipe
 from headstart.core.errors import HeadstartError
 from headstart.core.places import cache_folder
 from headstart.evaluation.selecting.row_order import canonical_order
+from headstart.evaluation.selecting.structure import effective_rank
 from headstart.evaluation.selection import CandidateEvidence, ClassAMI, MixVal, density_ratio
 from headstart.methods import AdaptedNetwork
 from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, hold_out, make_candidates
@@ -42,7 +44,13 @@ SEEDS = {"heart": 2, "digits": 3, "wine": 3}
 TABLES = {"heart", "wine"}
 NETWORKS = [entry.name for entry in entries("adaptation")]
 FOLDER = cache_folder() / "adaptation_evidence"
-WIDEST = 500  # features of moved rows that clusters and density ratios are still worked out for
+ANSWERS = frozenset({"target"})
+RETURN = ANSWERS | {"back"}
+EXTENTS = {
+    "answers": ANSWERS,
+    "return": RETURN,
+    "all": RETURN | {"source", "target_partial", "weights", "clusters", "mixval", "rank", "width"},
+}
 
 
 class Shared:
@@ -91,37 +99,55 @@ def network(method: str, name: str, steps: int, seed: int) -> AdaptedNetwork:
     )
 
 
-def gather(estimator: Any, shared: Shared, extent: str) -> dict[str, Any]:
-    """Fit a candidate and return what rules read of it: all, what the way back needs, or its answers alone."""
+def lacks(place: Path, extent: str) -> bool:
+    """Return whether a candidate's file is not there or holds less than is asked for; one that failed holds all it can."""
+    if not place.exists():
+        return True
+    with np.load(place) as stored:
+        held = {"back" if name == "back_failed" else name for name in stored.files}
+    return "failed" not in held and not EXTENTS[extent] <= held
+
+
+def gather(estimator: Any, shared: Shared, extent: str, known: dict[str, Any]) -> dict[str, Any]:
+    """Fit a candidate and return what rules read of it: what is known, where it still gives these answers, and what lacks."""
     started = time.process_time()
     fitted = clone(estimator).fit(shared.source, shared.codes, shared.target)
-    found: dict[str, Any] = {"target": fitted.predict_proba(shared.target).astype(np.float32)}
-    if extent == "answers":
-        return {**found, "cpu": time.process_time() - started}
-    found |= back(estimator, shared, found["target"].argmax(axis=1))
-    if extent == "return":
-        return {**found, "cpu": time.process_time() - started}
+    target = fitted.predict_proba(shared.target).astype(np.float32)
+    same = "target" in known and np.array_equal(known["target"].argmax(axis=1), target.argmax(axis=1))
+    found: dict[str, Any] = dict(known) if same else {"target": target}
+    wanted = EXTENTS[extent]
+    if wanted >= RETURN and not {"back", "back_failed"} & set(found):
+        found |= back(estimator, shared, target.argmax(axis=1))
+    if wanted == EXTENTS["all"]:
+        found |= looks(estimator, fitted, shared, found)
+    return {**found, "cpu": float(found.get("cpu", 0.0)) + time.process_time() - started}
+
+
+def looks(estimator: Any, fitted: Any, shared: Shared, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what rules need beside the way back, as far as it is not found yet."""
+    more: dict[str, Any] = {}
     as_source = np.ones(len(shared.judge), dtype=np.int64)
-    partial = clone(estimator).fit(shared.source[shared.learn], shared.codes[shared.learn], shared.target)
-    options = {"sample_domain": as_source} if isinstance(partial, AdaptedClassifier) else {}
-    found["source"] = partial.predict_proba(shared.source[shared.judge], **options).astype(np.float32)
-    found["target_partial"] = partial.predict_proba(shared.target).astype(np.float32)
+    if not {"source", "target_partial"} <= set(found):
+        partial = clone(estimator).fit(shared.source[shared.learn], shared.codes[shared.learn], shared.target)
+        options = {"sample_domain": as_source} if isinstance(partial, AdaptedClassifier) else {}
+        more["source"] = partial.predict_proba(shared.source[shared.judge], **options).astype(np.float32)
+        more["target_partial"] = partial.predict_proba(shared.target).astype(np.float32)
     features, source_features = seen(fitted, shared.target, None), seen(fitted, shared.source[shared.judge], as_source)
     unchanged = features is shared.target
-    looks = unchanged or features.shape[1] <= WIDEST
-    if looks:
-        found["weights"] = shared.once("ratio", lambda: density_ratio(source_features, features), unchanged)
     evidence = CandidateEvidence(
         target_probabilities_mk=found["target"],
         target_features_mr=features,
         target_rows_md=shared.target,
         predict_target=fitted.predict_proba,
     )
-    if looks:
-        found["clusters"] = shared.once("clusters", lambda: ClassAMI().clusters(evidence), unchanged)
-    found["mixval"] = MixVal().consistency(evidence)
-    found["cpu"] = time.process_time() - started
-    return found
+    if "weights" not in found:
+        more["weights"] = shared.once("ratio", lambda: density_ratio(source_features, features), unchanged)
+    if "clusters" not in found:
+        more["clusters"] = shared.once("clusters", lambda: ClassAMI().clusters(evidence), unchanged)
+    if "mixval" not in found:
+        more["mixval"] = MixVal().consistency(evidence)
+    rank = shared.once("rank", lambda: effective_rank(features), unchanged)
+    return {**more, "rank": rank, "width": features.shape[1]}
 
 
 def back(estimator: Any, shared: Shared, pseudo: Matrix) -> dict[str, Any]:
@@ -164,11 +190,18 @@ def main() -> None:
 
 
 def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, arguments: argparse.Namespace) -> None:
-    """Gather one pair's candidates that are not there yet."""
+    """Gather one pair's candidates that are not there yet, or not in full."""
     _, source, codes, target, truth = pair
-    wanted = [name for name in (NO_ADAPTATION, *methods) if not (folder / f"{name}.npz").exists()]
+    wanted = [name for name in (NO_ADAPTATION, *methods) if lacks(folder / f"{name}.npz", arguments.extent)]
     if not wanted:
         return
+    if (folder / "pair.npz").exists():
+        with np.load(folder / "pair.npz") as stored:
+            gathered = stored["source"], stored["target"]
+        both = zip(gathered, (source, target), strict=True)
+        if any(old.shape != new.shape or np.abs(old - new).max() > 1e-4 for old, new in both):
+            print(f"{folder.parent.name} {folder.name} left: gathered with other rows", flush=True)
+            return
     folder.mkdir(parents=True, exist_ok=True)
     started, shared = time.process_time(), Shared(source, codes, target, seed)
     present = np.unique(codes)
@@ -188,16 +221,21 @@ def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, arguments: 
         make_candidates([name for name in wanted if name not in (NO_ADAPTATION, *trained)], shared.base)
     )
     candidates |= {name: network(name, folder.parent.name, arguments.steps, seed) for name in trained}
-    failed = 0
+    failed, stale = 0, list[str]()
     for name, estimator in candidates.items():
         if name not in wanted:
             continue
+        place = folder / f"{name}.npz"
+        known = dict(np.load(place)) if place.exists() else {}
         try:
-            found = gather(estimator, shared, arguments.extent)
+            found = gather(estimator, shared, arguments.extent, known)
         except (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
             found, failed = {"failed": str(error)[:200]}, failed + 1
-        np.savez(folder / f"{name}.npz", **found)
-    print(f"{folder.parent.name} {folder.name} {time.process_time() - started:.1f} s, {failed} failed", flush=True)
+        before, now = (part.get("target", np.zeros((0, 1))).argmax(axis=1) for part in (known, found))
+        stale += [name] if known and not np.array_equal(before, now) else []
+        np.savez(place, **found)
+    spent = time.process_time() - started
+    print(f"{folder.parent.name} {folder.name} {spent:.1f} s, {failed} failed, made anew: {stale}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Which aligner, chosen by which rule, helps on which data: the grid over the shared data, and where it hurts.
+"""Which aligner helps on which data: the grid over the shared data, and where it hurts.
 
-    python benchmarks/adaptation_grid.py [--only surf,pacs] [--methods coral,tca] [--rows 500] [--seeds 1]
+    python benchmarks/adaptation_grid.py [--only surf,pacs] [--methods coral,tca] [--rows 300] [--seeds 1] [--again] [--summary]
 
 For every ordered pair of domains of every data set: at most ``--rows`` rows a domain, features on one scale as `headstart adapt`
 makes them, logistic regression whose penalty the source's folds choose, every aligner of the catalog at its defaults beside
 "do not adapt". Target labels are used for the last column alone, after every choice. A method's gain is its accuracy less that of
-"do not adapt" on the same pair; a win or a loss is more than one point. A rule's line is the gain of what it would have chosen
-among the default candidates, and among all. Each pair is kept as it comes; the summary is made from what is there.
+"do not adapt" on the same pair; a win or a loss is more than one point. Which rule chooses among them is `selection_rules`.
+Each pair is kept as it comes; aligners that a pair lacks, or that failed there, are added to it if "do not adapt" still answers
+as it did, else all are fitted again. The summary is made from what is there.
 Needs the shared data (HEADSTART_SHARED). One thread.
 """
 
@@ -16,7 +17,6 @@ import argparse
 import itertools
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import open_backbone
-from headstart.catalog import entries, find
-from headstart.core.errors import HeadstartError
+from headstart.catalog import entries
 from headstart.core.files import write_text
 from headstart.core.progress import Progress
 from headstart.data import open_dataset
-from headstart.evaluation.selection import CandidateEvidence, CandidateRule, FailedCandidate, select
+from headstart.evaluation.selection import FailedCandidate
 from headstart.features import extract_features
-from headstart.workflow.adaptations import (
-    DEFAULT_CANDIDATES,
-    NO_ADAPTATION,
-    base_classifier,
-    make_candidates,
-    try_candidates,
-)
+from headstart.workflow.adaptations import NO_ADAPTATION, base_classifier, make_candidates, try_candidates
 from record import ROOT, store_result
 
 DATA = Path(os.environ.get("HEADSTART_SHARED", ROOT.parent / "shared")) / "data"
 RESULTS = ROOT / "benchmarks" / "results" / "adaptation_grid.json"
-MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 Matrix = NDArray[Any]
 Domains = dict[str, tuple[Matrix, Matrix]]
 
@@ -232,14 +224,15 @@ def pairs(name: str, domains: Domains, most: int, seed: int) -> Iterator[tuple[s
         yield f"{first}>{second}", source, codes[0], target, codes[1]
 
 
-def measure(pair: tuple[str, Matrix, Matrix, Matrix, Matrix], methods: list[str], seed: int) -> dict[str, Any]:
-    """Fit every candidate on one pair; let every rule choose; then look at the target's labels."""
+Pair = tuple[str, Matrix, Matrix, Matrix, Matrix]
+
+
+def measure(pair: Pair, methods: list[str], seed: int) -> dict[str, Any]:
+    """Fit every candidate on one pair; then look at the target's labels."""
     _, source, codes, target, truth = pair
-    rules = {entry.name: entry.load()() for entry in entries("rule")}
-    needs = frozenset[str]().union(*(need for rule in rules.values() for need in rule.needs))
     base = base_classifier(source, codes, seed=seed)
-    rivals = try_candidates(make_candidates(methods, base), source, codes, target, needs=needs, seed=seed)
-    found: dict[str, Any] = {"accuracy": {}, "cpu_seconds": {}, "failed": {}, "chosen": {}, "penalty": base.C}
+    rivals = try_candidates(make_candidates(methods, base), source, codes, target, needs=frozenset(), seed=seed)
+    found: dict[str, Any] = {"accuracy": {}, "cpu_seconds": {}, "failed": {}, "penalty": base.C}
     present = np.unique(codes)
     for rival in rivals:
         found["cpu_seconds"][rival.name] = round(rival.cpu_seconds, 2)
@@ -248,122 +241,62 @@ def measure(pair: tuple[str, Matrix, Matrix, Matrix, Matrix], methods: list[str]
         else:
             answers = present[rival.evidence.target_probabilities_mk.argmax(axis=1)]
             found["accuracy"][rival.name] = float((answers == truth).mean())
-    pools = {"default": {NO_ADAPTATION, *DEFAULT_CANDIDATES}, "all": {rival.name for rival in rivals}}
-    for name, rule in rules.items():
-        for pool, allowed in pools.items():
-            evidence: dict[str, CandidateEvidence | FailedCandidate] = {
-                rival.name: rival.evidence for rival in rivals if rival.name in allowed
-            }
-            started = time.process_time()
-            try:
-                choice = select(evidence, rule, no_adaptation=NO_ADAPTATION)
-            except HeadstartError as error:
-                found["failed"][f"rule {name}"] = str(error)[:200]
-                continue
-            found["chosen"].setdefault(pool, {})[name] = choice.chosen
-            scores = {key: score.value if score.is_judged else None for key, score in choice.scores.items()}
-            found.setdefault("scores", {})[name] = scores
-            found.setdefault("rule_cpu_seconds", {})[name] = round(time.process_time() - started, 2)
     return found
 
 
+def completed(known: dict[str, Any], pair: Pair, methods: list[str], seed: int) -> dict[str, Any]:
+    """Return a pair's entry with the aligners it lacks, or with all anew where "do not adapt" answers otherwise than it did."""
+    found = measure(pair, [name for name in methods if name not in known["accuracy"]], seed)
+    before, now = known["accuracy"][NO_ADAPTATION], found["accuracy"][NO_ADAPTATION]
+    if abs(before - now) > 1e-4:
+        return measure(pair, list(dict.fromkeys((*methods, *known["accuracy"]))), seed)
+    failed = {name: reason for name, reason in known["failed"].items() if name not in found["accuracy"]}
+    return {
+        "accuracy": {**known["accuracy"], **found["accuracy"]},
+        "cpu_seconds": {**known["cpu_seconds"], **found["cpu_seconds"]},
+        "failed": {**failed, **found["failed"]},
+        "penalty": found["penalty"],
+    }
+
+
+def one_pair(key: str, pair: Pair, methods: list[str], seed: int, again: bool) -> None:
+    """Measure a pair, or what it lacks, and store it."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8")).get(key) if RESULTS.exists() else None
+    if known is not None and not again and set(methods) <= {*known["accuracy"], *known["failed"]}:
+        return
+    found = measure(pair, methods, seed) if known is None or again else completed(known, pair, methods, seed)
+    store_result(RESULTS, key, {**found, "rows": [len(pair[1]), len(pair[3])]})
+    best = max(found["accuracy"], key=found["accuracy"].get)
+    print(
+        f"{key:34s} source only {100 * found['accuracy'][NO_ADAPTATION]:5.1f}  best {best} "
+        f"{100 * found['accuracy'][best]:.1f}  failed {sorted(found['failed'])}",
+        flush=True,
+    )
+
+
 def summary(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return what the grid says: methods by gain, rules by the accuracy of what they choose."""
-    cells = [(key.split("|")[0], with_default_pool(entry)) for key, entry in stored.items() if "|" in key]
+    """Return what the grid says of every aligner: gains by data set, shares of pairs it wins and loses, its worst pair."""
+    cells = [(key.split("|")[0], entry) for key, entry in stored.items() if "|" in key]
     sets = sorted({name for name, _ in cells})
     methods = sorted({method for _, entry in cells for method in entry["accuracy"]} - {NO_ADAPTATION})
-    table: dict[str, Any] = {"pairs": len(cells), "methods": {}, "rules": {}, "source_only": {}}
-    for name in sets:
-        table["source_only"][name] = _mean([e["accuracy"][NO_ADAPTATION] for n, e in cells if n == name])
+    table: dict[str, Any] = {"pairs": {name: sum(n == name for n, _ in cells) for name in sets}, "methods": {}}
+    stay = {name: [entry["accuracy"][NO_ADAPTATION] for n, entry in cells if n == name] for name in sets}
+    table["source_only"] = {name: float(np.mean(values)) for name, values in stay.items()}
     for method in methods:
         gains = [(n, e["accuracy"][method] - e["accuracy"][NO_ADAPTATION]) for n, e in cells if method in e["accuracy"]]
-        by_set = {name: _mean([gain for n, gain in gains if n == name]) for name in sets}
         values = np.array([gain for _, gain in gains])
+        by_set = {name: [gain for n, gain in gains if n == name] for name in sets}
+        means = {name: float(np.mean(part)) for name, part in by_set.items() if part}
         table["methods"][method] = {
-            "gain": _mean([value for value in by_set.values() if value is not None]),
-            "by_set": by_set,
+            "gain": float(np.mean(list(means.values()))),
+            "by_set": means,
             "wins": float((values > 0.01).mean()),
             "losses": float((values < -0.01).mean()),
             "worst": float(values.min()),
             "pairs": len(values),
+            "failed": sum(method in entry["failed"] for _, entry in cells),
         }
-    first = {NO_ADAPTATION, *DEFAULT_CANDIDATES}
-    for pool in ("default", "all"):
-        for rule in sorted({rule for _, e in cells for rule in e["chosen"].get(pool, {})}):
-            picks = [(n, e, e["chosen"][pool][rule]) for n, e in cells if rule in e["chosen"].get(pool, {})]
-            gains = [(n, e["accuracy"][pick] - e["accuracy"][NO_ADAPTATION]) for n, e, pick in picks]
-            values = np.array([gain for _, gain in gains])
-            by_set = {name: _mean([gain for n, gain in gains if n == name]) for name in sets}
-            table["rules"][f"{rule}, {pool}"] = {
-                "gain": _mean([value for value in by_set.values() if value is not None]),
-                "by_set": by_set,
-                "losses": float((values < -0.01).mean()),
-                "stays": float(np.mean([pick == NO_ADAPTATION for _, _, pick in picks])),
-                "worst": float(values.min()),
-            }
-        best = [
-            (n, max(v for m, v in e["accuracy"].items() if pool == "all" or m in first) - e["accuracy"][NO_ADAPTATION])
-            for n, e in cells
-        ]
-        for rule in ("circular-validation", "rank-consensus"):
-            if all(rule in entry.get("scores", {}) for _, entry in cells):
-                allowed = first if pool == "default" else None
-                table["rules"][f"{rule}, margin of the other sets, {pool}"] = margins(cells, sets, rule, allowed)
-        oracle = {name: _mean([gain for n, gain in best if n == name]) for name in sets}
-        table["rules"][f"oracle (unreachable), {pool}"] = {"gain": _mean(list(oracle.values())), "by_set": oracle}
     return table
-
-
-def with_default_pool(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry whose picks among the default candidates are those of today's defaults, as far as scores alone say them."""
-    first = {NO_ADAPTATION, *DEFAULT_CANDIDATES}
-    picks = {}
-    for rule, scores in entry.get("scores", {}).items():
-        own = {name: value for name, value in scores.items() if value is not None and name in first}
-        kind = find(rule, "rule").load()()
-        if NO_ADAPTATION not in own or not isinstance(kind, CandidateRule):
-            continue  # rules that set candidates against each other depend on the pool
-        best = max(own, key=lambda name: (own[name], name == NO_ADAPTATION))
-        picks[rule] = best if own[best] > own[NO_ADAPTATION] + kind.default_margin else NO_ADAPTATION
-    return {**entry, "chosen": {**entry["chosen"], "default": picks}}
-
-
-def margins(
-    cells: list[tuple[str, dict[str, Any]]], sets: list[str], rule: str, allowed: set[str] | None
-) -> dict[str, Any]:
-    """Return a rule's gain at each margin, and at the margin that was best on the *other* data sets."""
-
-    def gain(entry: dict[str, Any], margin: float) -> float:
-        scores = {n: v for n, v in entry["scores"][rule].items() if v is not None and (allowed is None or n in allowed)}
-        if NO_ADAPTATION not in scores:
-            return 0.0
-        best = max(scores, key=lambda name: (scores[name], name == NO_ADAPTATION))
-        pick = best if scores[best] > scores[NO_ADAPTATION] + margin else NO_ADAPTATION
-        return float(entry["accuracy"][pick] - entry["accuracy"][NO_ADAPTATION])
-
-    table = {
-        margin: {name: _mean([gain(entry, margin) for n, entry in cells if n == name]) or 0.0 for name in sets}
-        for margin in MARGINS
-    }
-    chosen, held_out = {}, {}
-    for name in sets:
-        others = {margin: np.mean([line[n] for n in sets if n != name]) for margin, line in table.items()}
-        chosen[name] = max(others, key=lambda margin: others[margin]) if len(sets) > 1 else MARGINS[0]
-        held_out[name] = table[chosen[name]][name]
-    worst = min(gain(entry, chosen[name]) for name, entry in cells)
-    losses = float(np.mean([gain(entry, chosen[name]) < -0.01 for name, entry in cells]))
-    return {
-        "gain_by_margin": {str(margin): _mean(list(line.values())) for margin, line in table.items()},
-        "margin_chosen_on_other_sets": chosen,
-        "by_set": held_out,
-        "gain": _mean(list(held_out.values())),
-        "losses": losses,
-        "worst": worst,
-    }
-
-
-def _mean(values: list[Any]) -> float | None:
-    return float(np.mean(values)) if values else None
 
 
 def slim(entry: dict[str, Any]) -> dict[str, Any]:
@@ -381,22 +314,20 @@ def show(table: dict[str, Any]) -> None:
     """Print gains in points."""
     sets = list(table["source_only"])
     print("source only  ", "  ".join(f"{name} {100 * table['source_only'][name]:.1f}" for name in sets))
-    for kind in ("methods", "rules"):
-        print(f"\n{kind:34s} gain   " + "  ".join(f"{name[:9]:>9s}" for name in sets) + "   losses  worst")
-        for name, line in sorted(table[kind].items(), key=lambda item: -item[1]["gain"]):
-            cells = "  ".join(
-                "        –" if value is None else f"{100 * value:+9.1f}" for value in line["by_set"].values()
-            )
-            more = f"{100 * line['losses']:6.0f} % {100 * line['worst']:+6.1f}" if "losses" in line else ""
-            print(f"{name:34s} {100 * (line['gain'] or 0):+5.1f}  {cells}   {more}")
+    print(f"\n{'':24s} gain   " + "  ".join(f"{name[:9]:>9s}" for name in sets) + "    wins  losses  worst  pairs")
+    for name, line in sorted(table["methods"].items(), key=lambda item: -item[1]["gain"]):
+        gains = [line["by_set"].get(one) for one in sets]
+        cells = "  ".join("        –" if value is None else f"{100 * value:+9.1f}" for value in gains)
+        shares = f"{100 * line['wins']:4.0f} % {100 * line['losses']:4.0f} % {100 * line['worst']:+6.1f}"
+        print(f"{name:24s} {100 * line['gain']:+5.1f}  {cells}   {shares}  {line['pairs']}")
 
 
 def main() -> None:
     """Run what is asked for, then the summary."""
-    parser = argparse.ArgumentParser(description="Aligners and rules over the shared data.")
+    parser = argparse.ArgumentParser(description="Aligners over the shared data.")
     parser.add_argument("--only", default="")
     parser.add_argument("--methods", default="")
-    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure pairs that are stored already")
     parser.add_argument("--summary", action="store_true", help="only summarise what is stored")
@@ -405,20 +336,9 @@ def main() -> None:
         entry.name for entry in entries("aligner") if entry.installed and not entry.details
     ]
     for name in [] if arguments.summary else [name for name in arguments.only.split(",") if name] or list(SETS):
-        known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         for seed in range(arguments.seeds):
             for pair in pairs(name, SETS[name](), arguments.rows, seed):
-                key = f"{name}|{pair[0]}|{seed}"
-                if key in known and not arguments.again:
-                    continue
-                found = measure(pair, methods, seed)
-                store_result(RESULTS, key, {**found, "rows": [len(pair[1]), len(pair[3])]})
-                best = max(found["accuracy"], key=found["accuracy"].get)
-                print(
-                    f"{key:34s} source only {100 * found['accuracy'][NO_ADAPTATION]:5.1f}  best {best} "
-                    f"{100 * found['accuracy'][best]:.1f}  failed {sorted(found['failed'])}",
-                    flush=True,
-                )
+                one_pair(f"{name}|{pair[0]}|{seed}", pair, methods, seed, arguments.again)
     stored = {key: slim(entry) for key, entry in json.loads(RESULTS.read_text(encoding="utf-8")).items()}
     write_text(RESULTS, json.dumps(stored).replace('}, "', '},\n"') + "\n")
     table = summary(stored)

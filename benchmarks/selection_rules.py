@@ -8,8 +8,10 @@ one point. "Left out" means: for each data set the candidates (added one by one,
 those with the highest utility on the *other* data sets, and it is judged with them; in the utility a loss counts double. Target
 labels judge and never choose. The z of the paired circular test is not tuned: it is the one-sided 5 % point of the normal
 distribution. The data sets in ``FRESH`` were gathered after the rule, its constants and the default candidates stood, and take no
-part in any choice. The way back of a candidate is read from the folder, not fitted again. Rules that look at features are judged
-on the pairs for which that was gathered.
+part in any choice: each rule is judged on them with the candidates and constants of highest utility on all the others. ``LEFT``
+are the candidates that an earlier look had left; ``UNPAIRED`` hold no number for every pair of rows, and the candidates for many
+rows are judged among them in the same way. A rule is judged on the pairs for which what it reads was gathered for all candidates.
+RankMe can only compare candidates whose features are as wide as the rows; others it passes over.
 One thread, seconds.
 """
 
@@ -17,21 +19,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import adjusted_mutual_info_score
 
 from adaptation_evidence import FOLDER
+from gathered_pairs import Pair, load
 from headstart.core.errors import HeadstartError
+from headstart.evaluation.selecting.rule import Score, rank_shares
 from headstart.evaluation.selecting.source_risk import control_variate_risk
 from headstart.evaluation.selection import (
     BatchNuclearNorm,
-    CandidateEvidence,
     CandidateRule,
     CircularTest,
     CircularValidation,
@@ -44,11 +45,10 @@ from headstart.evaluation.selection import (
     committee_evidence,
     select,
 )
-from headstart.workflow.adaptations import DEFAULT_CANDIDATES, NO_ADAPTATION
+from headstart.workflow.adaptations import DEFAULT_CANDIDATES, NO_ADAPTATION, default_candidates
 from headstart.workflow.committee import COMMITTEE
 from record import ROOT, store_result
 
-Matrix = NDArray[Any]
 ERRORS = (0.5, 1.0, 1.5, 2.0, 2.5)
 RULES: dict[str, CandidateRule] = {
     "source accuracy": SourceAccuracy(),
@@ -57,123 +57,34 @@ RULES: dict[str, CandidateRule] = {
     "information maximisation": InfoMax(),
     "soft neighbourhood density": SoftNeighbourhoodDensity(),
 }
+RESULTS = ROOT / "benchmarks" / "results" / "selection_rules.json"
 MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 LOSS_COUNTS = 2.0
 FRESH = ("sentences", "nusax", "office_caltech")
-
-
-@dataclass
-class Pair:
-    """One ordered pair of domains with what was gathered of every candidate."""
-
-    data_set: str
-    name: str
-    labels: Matrix
-    learn: Matrix
-    judge: Matrix
-    truth: Matrix
-    rows: tuple[Matrix, Matrix]
-    candidates: dict[str, dict[str, Matrix]]
-    known: dict[Any, Any] = field(default_factory=dict)
-
-    def accuracy(self, table: Matrix) -> float:
-        """Return the share of target rows named rightly."""
-        return float((table.argmax(axis=1) == self.truth).mean())
-
-    def single(self, name: str, way: str = "back") -> tuple[float, Matrix]:
-        """Return a candidate's accuracy, and which source labels returned: by its own recipe, or by a ridge on features."""
-        return self._once((name,), way)
-
-    def committee(self, names: Sequence[str], way: str = "back") -> tuple[float, Matrix] | None:
-        """Return the same of the committee of "do not adapt" and those of the names that came through."""
-        here = self.returning(names)
-        return self._once((NO_ADAPTATION, *sorted(here)), way) if len(here) >= 2 else None
-
-    def returning(self, names: Sequence[str]) -> list[str]:
-        """Return the names that went there and back."""
-        return [name for name in names if "back" in self.candidates.get(name, {})]
-
-    def _once(self, names: tuple[str, ...], way: str) -> tuple[float, Matrix]:
-        if (names, way) not in self.known:
-            target = np.mean([self.candidates[name]["target"] for name in names], axis=0)
-            back = np.mean([self._returned(name, way) for name in names], axis=0)
-            labels = self.labels if way == "back" else self.labels[self.judge]
-            self.known[names, way] = (self.accuracy(target), (back.argmax(axis=1) == labels).astype(np.float64))
-        return self.known[names, way]
-
-    def _returned(self, name: str, way: str) -> Matrix:
-        if way == "back":
-            return self.candidates[name]["back"]
-        if (name, "table") not in self.known:
-            self.known[name, "table"] = CircularTest().returned(
-                CandidateEvidence(
-                    target_probabilities_mk=self.candidates[name]["target"],
-                    source_labels_v=self.labels[self.judge],
-                    source_features_vr=self.rows[0][self.judge],
-                    target_features_mr=self.rows[1],
-                )
-            )
-        return self.known[name, "table"]
-
-    def evidence(self, name: str) -> CandidateEvidence:
-        """Return a candidate as rules see it; its way back reads what was gathered."""
-        part = self.candidates[name]
-        source, target = self.rows
-        given: dict[str, Any] = {
-            "target_probabilities_mk": part["target"],
-            "source_rows_vd": source[self.judge],
-            "source_labels_v": self.labels[self.judge],
-            "source_training_nd": source[self.learn],
-            "source_training_labels_n": self.labels[self.learn],
-            "target_rows_md": target,
-        }
-        if "source" in part:
-            given["source_probabilities_vk"] = part["source"]
-        if "back" in part:
-            back = part["back"]
-            tables = {len(self.judge): back[self.judge], len(back): back[np.r_[self.judge, self.learn]]}
-            given["refit"] = lambda *_: Returned(tables)
-        return CandidateEvidence(**given)
-
-
-class Returned:
-    """A predictor that answers for held-out rows, or for these and those trained on, as it once did."""
-
-    def __init__(self, tables: dict[int, Matrix]) -> None:
-        self.tables = tables
-        self.classes_ = np.arange(next(iter(tables.values())).shape[1])
-
-    def predict_proba(self, rows: Matrix) -> Matrix:
-        """Return what was gathered for that many rows."""
-        return self.tables[len(rows)]
-
-    def predict(self, rows: Matrix) -> Matrix:
-        """Return the likeliest classes."""
-        return np.asarray(self.tables[len(rows)].argmax(axis=1))
-
-
-def load(folder: Path) -> list[Pair]:
-    """Read every pair of which "do not adapt" went there and back."""
-    pairs = []
-    for place in sorted(folder.glob("*/*")):
-        stored = {path.stem: dict(np.load(path)) for path in sorted(place.glob("*.npz"))}
-        about = stored.pop("pair", None)
-        candidates = {name: part for name, part in stored.items() if "cpu" in part}
-        if about is None or "back" not in candidates.get(NO_ADAPTATION, {}):
-            continue
-        pairs.append(
-            Pair(
-                place.parent.name,
-                place.name,
-                about["codes"],
-                about["learn"],
-                about["judge"],
-                about["truth"],
-                (about["source"], about["target"]),
-                candidates,
-            )
-        )
-    return pairs
+LEFT = (*DEFAULT_CANDIDATES, "moment-matching", "prototypes", "source-free")
+UNPAIRED = (
+    "moment-matching",
+    "jda",
+    "gradual-co-training",
+    "source-free",
+    "prototypes",
+    "coral",
+    "linear-ot",
+    "subspace-alignment",
+    "tca",
+    "selective-labelling",
+    "self-training",
+    "lame",
+)
+# what a rule reads of every candidate beside its answers on the target
+READS: dict[str, set[str]] = {
+    "source accuracy": {"source"},
+    "importance weighting": {"source"},
+    "DEV": {"source", "weights"},
+    "ClassAMI": {"clusters"},
+    "MixVal": {"mixval"},
+    "RankMe": {"rank", "width"},
+}
 
 
 def circular_test(
@@ -182,7 +93,7 @@ def circular_test(
     """Return the gain of what the paired circular test chooses (the same as `select`, on arrays)."""
     stay, returned = pair.single(NO_ADAPTATION, way)
 
-    def passes(other: Matrix) -> bool:
+    def passes(other: Any) -> bool:
         gap = other - returned
         return float(gap.sum()) > num_errors * float(np.sqrt(np.square(gap).sum())) + 1e-9 * len(gap)
 
@@ -294,20 +205,28 @@ def choose_by(pair: Pair, rule: SelectionRule, pool: Sequence[str], with_committ
 
 
 def value(pair: Pair, kind: str, name: str) -> float:
-    """Return a rule's score of one candidate, worked out once; NaN where what it needs was not gathered."""
+    """Return a rule's score of one candidate, worked out once; NaN where it cannot be set against "do not adapt"."""
     if (kind, name) not in pair.known:
-        part = pair.candidates[name]
-        if kind == "DEV":
-            right = pair.labels[pair.judge]
-            losses = (part["source"].argmax(axis=1) != right).astype(float) if "weights" in part else None
-            found = float("nan") if losses is None else -control_variate_risk(losses, part["weights"])
-        elif kind == "ClassAMI":
-            answers = part["target"].argmax(axis=1)
-            found = float(adjusted_mutual_info_score(answers, part["clusters"])) if "clusters" in part else float("nan")
-        else:
-            found = RULES[kind].judge(pair.evidence(name)).value
-        pair.known[kind, name] = found
+        pair.known[kind, name] = judged(pair, kind, name)
     return float(pair.known[kind, name])
+
+
+def judged(pair: Pair, kind: str, name: str) -> float:
+    """Return a rule's score of one candidate, as its class works it out from what was gathered."""
+    part = pair.candidates[name]
+    if kind in RULES:
+        return RULES[kind].judge(pair.evidence(name)).value
+    if kind == "ClassAMI":
+        return float(adjusted_mutual_info_score(part["target"].argmax(axis=1), part["clusters"]))
+    if kind == "RankMe":
+        return float(part["rank"]) if int(part["width"]) == pair.rows[1].shape[1] else float("nan")
+    losses = (part["source"].argmax(axis=1) != pair.labels[pair.judge]).astype(np.float64)
+    if kind == "DEV":
+        return -control_variate_risk(losses, part["weights"])
+    before = pair.candidates[NO_ADAPTATION][
+        "weights"
+    ]  # "do not adapt" leaves rows as they came: the ratio before adapting
+    return -float(np.mean(before * losses))
 
 
 def by_score(pair: Pair, pool: Sequence[str], margin: float, *, kind: str) -> float:
@@ -319,6 +238,16 @@ def by_score(pair: Pair, pool: Sequence[str], margin: float, *, kind: str) -> fl
     return always(pair, best) if best in scores and scores[best] > stay + margin + 1e-9 else 0.0
 
 
+def mixing(pair: Pair, pool: Sequence[str], margin: float) -> float:
+    """Return the gain of what MixVal ranks first among "do not adapt" and the candidates."""
+    names = [NO_ADAPTATION, *(name for name in pool if name in pair.candidates)]
+    probes = {name: pair.candidates[name]["mixval"] for name in names}
+    ranks = [rank_shares({name: Score(float(probe[place])) for name, probe in probes.items()}) for place in (0, 1)]
+    means = {name: (ranks[0][name] + ranks[1][name]) / 2 for name in names}
+    best = max(names, key=lambda name: means[name])
+    return always(pair, best) if means[best] > means[NO_ADAPTATION] + margin + 1e-9 else 0.0
+
+
 def oracle(pair: Pair, pool: Sequence[str]) -> float:
     """Return the gain of the best single candidate, which only target labels can name."""
     values = [
@@ -327,31 +256,81 @@ def oracle(pair: Pair, pool: Sequence[str]) -> float:
     return max(values) - pair.accuracy(pair.candidates[NO_ADAPTATION]["target"])
 
 
-def table(pairs: Sequence[Pair], names: Sequence[str]) -> dict[str, Any]:
-    """Return a line for every rule, with what was chosen on the other data sets."""
-    pool, z = DEFAULT_CANDIDATES, CircularTest().num_errors
-
-    def grown(rule: Rule, grid: Sequence[float], here: Sequence[Pair] = pairs) -> dict[str, Any]:
-        return left_out(here, lambda others: greedy(others, names, rule, grid), lambda pair, it: rule(pair, *it))
-
-    found: dict[str, Any] = {
-        "circular test, left out": grown(circular_test, (z,)),
-        "circular test, z left out too": grown(circular_test, ERRORS),
-        "circular test without committee, left out": grown(without_committee, (z,)),
-        "circular test on features, left out": grown(on_features, (z,)),
-        "circular validation, margin left out too": grown(circular_margin, MARGINS),
+def contenders() -> dict[str, tuple[Rule, Sequence[float], set[str]]]:
+    """Return every rule with the constants it may choose from and what it reads of each candidate."""
+    z = (CircularTest().num_errors,)
+    found: dict[str, tuple[Rule, Sequence[float], set[str]]] = {
+        "circular test, left out": (circular_test, z, set()),
+        "circular test, z left out too": (circular_test, ERRORS, set()),
+        "circular test without committee, left out": (without_committee, z, set()),
+        "circular test on features, left out": (on_features, z, set()),
+        "circular validation, margin left out too": (circular_margin, MARGINS, set()),
+        "MixVal, left out": (mixing, (0.0,), READS["MixVal"]),
     }
-    for kind in (*RULES, "DEV", "ClassAMI"):
-        rule = partial(by_score, kind=kind)
-        here = [pair for pair in pairs if all(np.isfinite(value(pair, kind, name)) for name in pair.candidates)]
-        found[f"{kind}, left out"] = grown(rule, (0.0,), here)
+    for kind in (*RULES, "importance weighting", "DEV", "ClassAMI", "RankMe"):
+        found[f"{kind}, left out"] = (partial(by_score, kind=kind), (0.0,), READS.get(kind, set()))
+    return found
+
+
+def readable(pairs: Sequence[Pair], names: Sequence[str], reads: set[str]) -> list[Pair]:
+    """Return the pairs for which what a rule reads was gathered for "do not adapt" and all candidates that came through."""
+    ways = [(pair, [pair.candidates[n] for n in (NO_ADAPTATION, *names) if n in pair.candidates]) for pair in pairs]
+    return [pair for pair, parts in ways if all(reads <= set(part) for part in parts)]
+
+
+def grown(pairs: Sequence[Pair], names: Sequence[str], rule: Rule, grid: Sequence[float]) -> dict[str, Any]:
+    """Return a rule's line where candidates and constant are those of the other data sets."""
+    return left_out(pairs, lambda others: greedy(others, names, rule, grid), lambda pair, it: rule(pair, *it))
+
+
+def table(pairs: Sequence[Pair], fresh: Sequence[Pair]) -> dict[str, Any]:
+    """Return a line for every rule, with what was chosen on the other data sets; and for the fresh data sets."""
+    z, found, later = CircularTest().num_errors, dict[str, Any](), dict[str, Any]()
+    for name, (rule, grid, reads) in contenders().items():
+        here, there = readable(pairs, LEFT, reads), readable(fresh, LEFT, reads)
+        if here:
+            found[name] = grown(here, LEFT, rule, grid)
+        if here and there:
+            pool, constant = greedy(here, LEFT, rule, grid)
+            later[name] = line(there, partial(rule_with, rule=rule, pool=pool, constant=constant))
     found |= defaults(pairs)
-    for name in names:
+    for name in LEFT:
         found[f"always {name}"] = line(pairs, partial(always, name=name))
     for errors in (0.0, 0.5, 1.0, 2.0, 3.0):
-        found[f"circular test, z = {errors:g}"] = line(pairs, partial(circular_test, pool=pool, num_errors=errors))
-    found["source_only"] = source_only(pairs)
-    found["chosen_on_all"] = greedy(pairs, names, circular_test, (z,))[0]
+        one = partial(circular_test, pool=DEFAULT_CANDIDATES, num_errors=errors)
+        found[f"circular test, z = {errors:g}"] = line(pairs, one)
+    found |= {"source_only": source_only(pairs), "chosen_on_all": greedy(pairs, LEFT, circular_test, (z,))[0]}
+    if fresh:
+        found["fresh"] = {**later, **defaults(fresh), "source_only": source_only(fresh)}
+    return found
+
+
+def rule_with(pair: Pair, rule: Rule, pool: Sequence[str], constant: float) -> float:
+    """Return the gain of a rule with these candidates and this constant."""
+    return rule(pair, pool, constant)
+
+
+def many_rows(pairs: Sequence[Pair], fresh: Sequence[Pair]) -> dict[str, Any]:
+    """Return what the candidates for many rows gain by the default rule, and what others that hold no pairs would."""
+    z, today = CircularTest().num_errors, default_candidates(100_000)
+    every = tuple(dict.fromkeys((*LEFT, *UNPAIRED)))
+    as_today = partial(rule_with, rule=circular_test, pool=today, constant=z)
+    best = greedy(pairs, UNPAIRED, circular_test, (z,))[0]
+    chosen = partial(rule_with, rule=circular_test, pool=best, constant=z)
+    found = {
+        "many rows, today's candidates": {**line(pairs, as_today), "candidates": today},
+        "many rows, left out": grown(pairs, UNPAIRED, circular_test, (z,)),
+        "many rows, chosen on all": {**line(pairs, chosen), "candidates": best},
+        "many rows, oracle (unreachable)": line(pairs, lambda pair: oracle(pair, today)),
+        "any number of rows, out of all gathered, left out": grown(pairs, every, circular_test, (z,)),
+        "any number of rows, chosen on all": greedy(pairs, every, circular_test, (z,))[0],
+        "source_only": source_only(pairs),
+    }
+    for name in UNPAIRED:
+        found[f"always {name}"] = line(pairs, partial(always, name=name))
+    if fresh:
+        both = {"many rows, today's candidates": line(fresh, as_today), "many rows, chosen on all": line(fresh, chosen)}
+        found["fresh"] = {**both, "source_only": source_only(fresh)}
     return found
 
 
@@ -403,14 +382,14 @@ def show(found: dict[str, Any]) -> None:
     sets = list(found["source_only"])
     print(f"{'':44s} gain  " + "  ".join(f"{name[:8]:>8s}" for name in sets) + "   wins losses  worst")
     for name, one in found.items():
-        if "gain" not in one:
+        if not isinstance(one, dict) or "gain" not in one:
             continue
         gains = [one["by_set"].get(data_set) for data_set in sets]
         cells = "  ".join("       –" if gain is None else f"{100 * gain:+8.1f}" for gain in gains)
         shares = f"{100 * one['wins']:4.0f} %{100 * one['losses']:4.0f} % {100 * one['worst']:+6.1f}"
         print(f"{name:44s} {100 * one['gain']:+5.1f}  {cells}  {shares}")
     for name, one in found.items():
-        if "chosen" in one and name.startswith("circular"):
+        if "chosen" in one:
             print(name, one["chosen"])
     if "chosen_on_all" in found:
         print("on all data sets:", found["chosen_on_all"])
@@ -424,27 +403,23 @@ def main() -> None:
     pairs = [pair for pair in gathered if pair.data_set not in FRESH]
     fresh = [pair for pair in gathered if pair.data_set in FRESH]
     sets = sorted({pair.data_set for pair in gathered})
-    tried = [
-        {name for pair in pairs if pair.data_set == one for name in pair.candidates} for one in sets if one not in FRESH
-    ]
-    names = sorted(set.intersection(*tried) - {NO_ADAPTATION})
     for pair in gathered:  # the arrays here choose as the rule itself does
         gain = choose_by(pair, CircularTest(), DEFAULT_CANDIDATES, True)
         assert abs(gain - circular_test(pair, DEFAULT_CANDIDATES, CircularTest().num_errors)) < 1e-9
-    found = table(pairs, names)
-    show(found)
+    found, many = table(pairs, fresh), many_rows(pairs, fresh)
+    for part in (found, found.get("fresh"), many, many.get("fresh")):
+        if part:
+            show(part)
     sizes = [{(len(pair.labels), len(pair.truth)) for pair in gathered if pair.data_set == one} for one in sets]
     about = {
         "pairs": {one: sum(pair.data_set == one for pair in gathered) for one in sets},
         "most_rows": {
             one: [max(size) for size in zip(*part, strict=True)] for one, part in zip(sets, sizes, strict=True)
         },
-        "candidates": names,
+        "candidates": LEFT,
     }
-    if fresh:
-        about["fresh"] = {**defaults(fresh), "source_only": source_only(fresh)}
-        show(about["fresh"])
-    store_result(ROOT / "benchmarks" / "results" / "selection_rules.json", "rules", {**found, **about})
+    store_result(RESULTS, "rules", {**found, **about})
+    store_result(RESULTS, "many rows", many)
 
 
 if __name__ == "__main__":
