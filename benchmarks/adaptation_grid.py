@@ -249,7 +249,8 @@ def completed(known: dict[str, Any], pair: Pair, methods: list[str], seed: int) 
     found = measure(pair, [name for name in methods if name not in known["accuracy"]], seed)
     before, now = known["accuracy"][NO_ADAPTATION], found["accuracy"][NO_ADAPTATION]
     if abs(before - now) > 1e-4:
-        return measure(pair, list(dict.fromkeys((*methods, *known["accuracy"]))), seed)
+        every = dict.fromkeys((*methods, *known["accuracy"]))
+        return measure(pair, [name for name in every if name != NO_ADAPTATION], seed)
     failed = {name: reason for name, reason in known["failed"].items() if name not in found["accuracy"]}
     return {
         "accuracy": {**known["accuracy"], **found["accuracy"]},
