@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.evaluation.selection import CandidateEvidence, CircularTest, CircularValidation
 from headstart.model.committee_head import CommitteeHead
+from headstart.report.adapt import render_adapt
 from headstart.workflow import network_rivals
+from headstart.workflow.adaptation_page import page_data
 from headstart.workflow.adaptations import (
     DEFAULT_CANDIDATES,
     DEFAULT_NETWORKS,
@@ -73,6 +76,30 @@ def network() -> Backbone:
     return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
 
 
+def shows_before_and_after(found: headstart.Adaptation, name: str, note: str = "") -> None:
+    """Check that the page has all its parts where this candidate is chosen."""
+    found = replace(found, selection=replace(found.selection, chosen=name))
+    data = page_data(found)
+    assert data.before is not None and data.after is not None
+    assert len(data.after.target_m2) == len(data.before.target_m2) == len(found.ids)
+    assert len(data.after.source_n2) == len(data.after.source_classes_n)
+    assert {before.name for before, _ in data.gaps} == {"proxy-a", "mk-mmd", "energy"}
+    assert all(after is not None for _, after in data.gaps)
+    assert any(after is not None and after.value != before.value for before, after in data.gaps)
+    assert [shift.name for shift in data.shifts] == list(found.classes)
+    assert sum(shift.right_after or 0 for shift in data.shifts) == np.sum(np.array(found.predictions) == found.truth)
+    assert all(data.summaries[line.name] for line in found.lines)
+    page = render_adapt(data)
+    for part in (
+        "Gains and losses, class by class",
+        "Both domains in two dimensions",
+        "How far apart",
+        f"After {name}",
+    ):
+        assert part in page
+    assert note in " ".join(data.notes)
+
+
 @pytest.mark.golden
 def test_a_network_on_features_competes_and_becomes_a_model(tmp_path: Path) -> None:
     source, labels, target, truth = moved()
@@ -91,20 +118,29 @@ def test_a_network_on_features_competes_and_becomes_a_model(tmp_path: Path) -> N
     assert names == ["do not adapt", "coral", "source-only", "ce + classifier-discrepancy", "committee"]
     assert all(line.score is not None for line in found.lines)
     assert "--objectives 'ce + classifier-discrepancy'" in found.command
+    page = (tmp_path / "out" / "adapt.html").read_text()
+    assert (
+        "a network trained by this joint loss" in page
+        and "the mean of the answers of all candidates on features" in page
+    )
     loaded = headstart.load_model(tmp_path / "out")
     np.testing.assert_allclose(loaded.predict(target, store=False).scores, found.probabilities_mk, atol=1e-5)
+    for name in ("source-only", "ce + classifier-discrepancy", COMMITTEE):
+        shows_before_and_after(found, name)
 
 
+@pytest.mark.golden
 def test_members_of_a_committee_see_rows_and_go_back_each_their_own_way(tmp_path: Path) -> None:
     source, labels, target, _ = moved(40)
     two = open_two_domains("adapt", source, target, labelled=True, labels=labels, store=False, progress=QUIET)
     network = make_network(read_recipe("source-only"), two, 0).set_params(num_steps=4)
     scaled, raw = (two.source_nd, two.target_md), raw_features(two)
-    entrants = [Entrant(name, one, *scaled) for name, one in make_candidates(["coral"], LogisticRegression()).items()]
+    aligners = make_candidates(["coral", "label-propagation"], LogisticRegression())
+    entrants = [Entrant(name, one, *scaled) for name, one in aligners.items()]
     entrants.append(Entrant("network", network, *raw, FittedNetwork))
     codes = (labels == "bee").astype(np.int64)
     rivals = add_committee(try_entrants(entrants, codes, needs=CircularTest().wants))
-    members, committee = rivals[:3], rivals[3]
+    members, committee = rivals[:4], rivals[4]
     assert committee.name == COMMITTEE and isinstance(committee.fitted, FittedCommittee)
     voices = [
         rival.fitted.estimator.predict_proba(raw[1] if rival.name == "network" else scaled[1]) for rival in members
@@ -116,8 +152,17 @@ def test_members_of_a_committee_see_rows_and_go_back_each_their_own_way(tmp_path
     np.testing.assert_allclose(rule.returned(committee.evidence), np.mean(returns, axis=0), atol=1e-7)  # type: ignore[arg-type]
     assert CircularValidation().judge(committee.evidence).is_judged  # type: ignore[arg-type]
     before = committee.fitted.to_model(two, Task("classification", ("ant", "bee")))
-    assert isinstance(before.head, CommitteeHead) and before.head.seats == (2, 1)
+    assert isinstance(before.head, CommitteeHead) and before.head.seats == (3, 1)
     after = headstart.load_model(before.save(tmp_path / "model"))
+    grams = []  # of what each member sees, about its mean and of one size
+    for rival in members:
+        both = np.concatenate([rival.fitted.source_seen_nr, rival.fitted.target_seen_mr]).astype(np.float64)  # type: ignore[union-attr,arg-type]
+        centred = both - both.mean(axis=0)
+        grams.append(centred @ centred.T / np.mean(np.sum(centred**2, axis=1)))
+    assert committee.fitted.source_seen_nr is not None and committee.fitted.target_seen_mr is not None
+    joined = np.concatenate([committee.fitted.source_seen_nr, committee.fitted.target_seen_mr]).astype(np.float64)
+    np.testing.assert_allclose(joined @ joined.T, np.sum(grams, axis=0), atol=1e-3)
+    assert joined.shape[1] == 3 + 3 + 64  # what two members see as it came stands there once
     for model in (before, after):
         np.testing.assert_allclose(model.predict(target, store=False).scores, committee.fitted.target_scores, atol=1e-5)
 
@@ -182,6 +227,7 @@ def test_stages_compete_with_the_same_stages_without_adaptation(network: Backbon
     assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
     assert not (tmp_path / "out" / "checkpoint").exists()
     assert (tmp_path / "out" / "adapt.json").is_file()
+    shows_before_and_after(found, "ce + classifier-discrepancy", "trains")
     again = headstart.adapt(source, target, **options)
     assert [line.score for line in again.lines] == [line.score for line in found.lines]
 

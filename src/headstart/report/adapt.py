@@ -128,6 +128,8 @@ class AdaptData:
         Target rows whose answer changed; ``truth`` holds the answer without adaptation.
     summaries : mapping of str to str
         What each candidate is.
+    seen_as : str
+        What ``after`` shows of a candidate that has no one view of the rows.
     new_rows : str
         How rows that were not adapted to are answered, where that differs.
     folder : str
@@ -156,6 +158,7 @@ class AdaptData:
     shifts: Sequence[AnswerShift] = ()
     examples: Sequence[RowExample] = ()
     summaries: Mapping[str, str] = field(default_factory=dict)
+    seen_as: str = ""
     new_rows: str = ""
     folder: str = ""
     backbone: str = ""
@@ -313,9 +316,9 @@ def _maps(data: AdaptData) -> list[dict[str, Any]]:
 
 def _caption(when: str, plane: DomainsInPlane, data: AdaptData) -> str:
     held = f"These two directions hold {100 * plane.explained:.0f} % of the variance."
-    return (
-        (f"Before: the features as they came. {held}") if when == "before" else f"After {data.selection.chosen}. {held}"
-    )
+    if when == "before":
+        return f"Before: the features as they came. {held}"
+    return f"After {data.selection.chosen}{f': {data.seen_as}' if data.seen_as else ''}. {held}"
 
 
 def _frequent(names: Sequence[str]) -> list[str]:

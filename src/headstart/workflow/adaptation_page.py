@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.catalog import entries
+from headstart.catalog import Kind, entries
 from headstart.core.errors import HeadstartError
 from headstart.distances import Measurement, measure_domains
 from headstart.model.predictions import UNKNOWN
@@ -22,9 +22,10 @@ from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.committee import COMMITTEE
 from headstart.workflow.examples import row_example
 from headstart.workflow.few_labels import FEW_ALONE, FewLabelTest
+from headstart.workflow.network_rivals import FittedNetwork, FittedStages
 from headstart.workflow.planes import plane_of, turned_like
 from headstart.workflow.ranking import runtime_summary
-from headstart.workflow.rivals import FittedCandidate
+from headstart.workflow.rivals import FittedCandidate, Rival
 from headstart.workflow.versions import now, versions
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Array = NDArray[Any]
 _MEASURES = ("proxy-a", "mk-mmd", "energy")  # free of the number of features, which adapting may change
 _SUMMARIES = {
     NO_ADAPTATION: "what the source teaches, as it is",
-    COMMITTEE: "the mean of all other candidates' answers",
+    COMMITTEE: "the mean of the answers of all candidates on features",
     FEW_ALONE: "labelled target rows and nothing else",
 }
 _MOST_MEASURED = 1000
@@ -73,15 +74,15 @@ def page_data(found: Adaptation) -> AdaptData:
         gaps=_gaps(two.source_nd, two.target_md, seen, found.seed),
         shifts=[] if answers is None else _shifts(found, answers),
         examples=[] if is_vector or answers is None else _examples(found, answers, (stays, chosen)),
-        summaries=_SUMMARIES
-        | {entry.name: entry.summary for kind in ("aligner", "adaptation", "translation") for entry in entries(kind)},
+        summaries={rival.name: _summary(rival) for rival in found.rivals},
+        seen_as=chosen.seen_as,
         new_rows=chosen.new_rows,
         folder="" if found.folder is None else str(found.folder),
         backbone="" if is_vector else two.backbone.name,
         cost=found.cost,
         runtime=None if is_vector else runtime_summary(two.features[0]),
         findings=two.findings,
-        notes=two.notes,
+        notes=(*two.notes, *chosen.notes),
         versions=versions(),
         command=found.command,
         created=now(),
@@ -95,6 +96,17 @@ def _seen_by(found: Adaptation) -> dict[str, Any]:
     if not isinstance(found.rule, FewLabelTest):
         return {}
     return {"rule_sees": f"{found.num_few} of them, each held out in turn and none of the target rows answered here"}
+
+
+def _summary(rival: Rival) -> str:
+    """Return what a candidate is, by its name in the catalog; a name may stand for an aligner and for a recipe."""
+    if rival.name in _SUMMARIES:
+        return _SUMMARIES[rival.name]
+    is_network = isinstance(rival.fitted, FittedNetwork | FittedStages)
+    kinds: tuple[Kind, ...] = ("translation", "adaptation", "objective")
+    kinds = kinds if is_network else ("aligner", *kinds)
+    known = (entry.summary for kind in kinds for entry in entries(kind) if entry.name == rival.name)
+    return next(known, "a network trained by this joint loss")
 
 
 def _moved(found: Adaptation, chosen: FittedCandidate) -> tuple[Array, Array] | None:

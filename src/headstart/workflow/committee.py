@@ -53,6 +53,33 @@ class FittedCommittee(FittedCandidate):
         return np.asarray(np.mean([member.target_scores for member in self.members], axis=0))
 
     @property
+    def source_seen_nr(self) -> Array | None:
+        """Source rows as its members see them, side by side; None where none of them moves any."""
+        return None if self._seen is None else self._seen[0]
+
+    @property
+    def target_seen_mr(self) -> Array | None:
+        """Target rows as its members see them, side by side."""
+        return None if self._seen is None else self._seen[1]
+
+    @property
+    def seen_as(self) -> str:
+        """How members' features are put together."""
+        return "what its members see, side by side, each brought to one size"
+
+    @cached_property
+    def _seen(self) -> tuple[Array, Array] | None:
+        """Features of both domains, a block a member; what several see as it came stands there once, with the weight of all."""
+        moving = [member for member in self.members if member.moves_rows]
+        if not moving:
+            return None
+        still = [member for member in self.members if not member.moves_rows]
+        blocks = [_to_one_size(member, 1) for member in moving]
+        blocks += [_to_one_size(still[0], len(still))] if still else []
+        source, target = zip(*blocks, strict=True)
+        return np.concatenate(source, axis=1), np.concatenate(target, axis=1)
+
+    @property
     def new_rows(self) -> str:
         """What those members say who answer rows they have not seen otherwise."""
         said = [(type(member.estimator).__name__, member.new_rows) for member in self.members if member.new_rows]
@@ -73,6 +100,16 @@ class FittedCommittee(FittedCandidate):
             heads, seats = [AdaptedHead(shared, two.scale, task), *heads], [len(estimators), *seats]
         head = CommitteeHead(heads, seats) if len(heads) > 1 else heads[0]
         return model_on_features(head, two, task)
+
+
+def _to_one_size(member: FittedEstimator, weight: int) -> tuple[Array, Array]:
+    """Return rows of both domains as a member sees them, about their mean, their mean squared length ``weight``."""
+    parts = [np.asarray(part, dtype=np.float64) for part in (member.source_seen_nr, member.target_seen_mr)]
+    pooled = np.concatenate(parts)
+    mean = pooled.mean(axis=0)
+    size = float(np.sqrt(np.square(pooled - mean).sum(axis=1).mean())) or 1.0
+    source, target = (((part - mean) * (np.sqrt(weight) / size)).astype(np.float32) for part in parts)
+    return source, target
 
 
 def add_committee(rivals: Sequence[Rival]) -> list[Rival]:

@@ -225,7 +225,8 @@ def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0) -> float:
     try:
         if isinstance(estimator, AdaptedNetwork):
             few = clone(estimator).set_params(num_steps=min(_TRIAL_STEPS, estimator.num_steps))
-            return _timed(few, entrant, labels_n, *every) * float(estimator.num_steps / few.num_steps)
+            seconds = min(_timed(clone(few), entrant, labels_n, *every) for _ in range(2))  # the first one warms up
+            return seconds * float(estimator.num_steps / few.num_steps)
         trial = getattr(estimator, "trial", lambda num_steps: None)(_TRIAL_STEPS)
         if trial is not None:
             few, longer = trial

@@ -126,6 +126,11 @@ class FittedStages(FittedCandidate):
         """Target rows as its head sees them."""
         return self.found.target_seen_mr
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What trained, and why, and what came up meanwhile."""
+        return (self.found.plan_reason, *self.found.notes)
+
     def to_model(self, two: TwoDomains, task: Task) -> Model:
         """Return the tuned copy of the base model with its head; it was trained on this task."""
         return self.found.model

@@ -67,9 +67,19 @@ class FittedCandidate(ABC):
         return None
 
     @property
+    def seen_as(self) -> str:
+        """What those two are, where that is not said by "as it sees them"."""
+        return ""
+
+    @property
     def new_rows(self) -> str:
         """How target rows it has not seen are answered, where that is not how those it has seen are."""
         return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how it learnt."""
+        return ()
 
     @abstractmethod
     def to_model(self, two: TwoDomains, task: Task) -> Model:
@@ -104,6 +114,11 @@ class FittedEstimator(FittedCandidate):
     def rows(self) -> tuple[Array, Array]:
         """Source and target rows as it was given them."""
         return self._source_nd, self._target_md
+
+    @property
+    def moves_rows(self) -> bool:
+        """Whether it sees the rows of either domain otherwise than they came."""
+        return self.source_seen_nr is not self._source_nd or self.target_seen_mr is not self._target_md
 
     @cached_property
     def target_scores(self) -> Array:
