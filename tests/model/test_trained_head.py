@@ -23,6 +23,17 @@ TUNED = {
     "head": "dense8-relu-dense2-softmax",
 }
 
+ABOUT = {
+    "source": {"name": "photos", "rows": 60, "digest": "ab" * 32},
+    "target": {"name": "sketches", "rows": 45, "digest": "cd" * 32},
+    "method": "mcc",
+    "rule": "circular-test",
+    "score": 0.75,
+    "margin": 0.0,
+    "reason": "It scored best.",
+    "new_rows": "",
+}
+
 
 def _model(head: NetworkHead, **provenance: object) -> Model:
     return Model(vector_backbone(5), head, head.task, provenance=provenance)
@@ -47,6 +58,18 @@ def test_a_module_without_words_predicts_but_is_not_saved(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="give the head in words"):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []  # nothing half-written is left
+
+
+def test_the_card_says_what_was_trained_for_another_domain() -> None:
+    head = NetworkHead("dense8-relu", 5, SINGLE)
+    deep = {**TUNED, "method": "mcc", "source_rows": 60, "target_rows": 45}
+    card = model_card(_model(head, deep_adaptation=deep, adaptation=ABOUT))
+    assert "trained for another domain with strategy `last-stages`" in card and "frozen" not in card
+    assert "started from weights abababababababab" in card and "layer4 and the head train on 60 rows" in card
+    assert "trained by mcc on 60 labelled rows and 45 rows without labels" in card
+    assert "- source: photos, 60 rows" in card  # what `adapt` says of the choice stays beside it
+    deep["base_weights_digest"] = vector_backbone(5).weights_digest
+    assert ", frozen (" in model_card(_model(head, deep_adaptation=deep))
 
 
 def test_the_card_says_what_was_trained_and_from_which_weights() -> None:

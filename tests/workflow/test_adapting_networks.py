@@ -227,7 +227,7 @@ def test_stages_compete_with_the_same_stages_without_adaptation(network: Backbon
     assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
     assert not (tmp_path / "out" / "checkpoint").exists()
     assert (tmp_path / "out" / "adapt.json").is_file()
-    shows_before_and_after(found, "ce + classifier-discrepancy", "trains")
+    shows_before_and_after(found, "ce + classifier-discrepancy", "train on")
     again = headstart.adapt(source, target, **options)
     assert [line.score for line in again.lines] == [line.score for line in found.lines]
 

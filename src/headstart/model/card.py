@@ -75,14 +75,25 @@ def _origin_lines(model: Model) -> list[str]:
     """Return where the network's two parts come from, and what of them was trained."""
     backbone, rows = model.backbone, model.provenance.get("train_rows", "an unknown number of")
     tuned: dict[str, Any] = model.provenance.get("fine_tuning", {})
+    deep: dict[str, Any] = model.provenance.get("deep_adaptation", {})
     adaptation: dict[str, Any] = model.provenance.get("adaptation", {})
-    how = f"fine-tuned with strategy `{tuned.get('strategy', {}).get('name', 'unknown')}`" if tuned else "frozen"
+    how = f"fine-tuned with strategy `{_strategy(tuned)}`" if tuned else "frozen"
+    if deep and deep.get("base_weights_digest") != backbone.weights_digest:
+        how = f"trained for another domain with strategy `{_strategy(deep)}`"
     lines = [f"- base model: `{backbone.name}`, {how} ({backbone.origin}; licence: {backbone.licence})"]
     if tuned:
         lines += [
             f"- started from weights {str(tuned.get('base_weights_digest', 'unknown'))[:16]}, now {backbone.weights_digest[:16]}",
             f"- trained: {_plain(tuned.get('plan', 'unknown'))}",
             f"- head: {_plain(tuned.get('head', type(model.head).__name__))}, trained on {rows} labelled rows",
+        ]
+    elif deep:
+        lines += [
+            f"- started from weights {str(deep.get('base_weights_digest', 'unknown'))[:16]}, now {backbone.weights_digest[:16]}",
+            f"- trained: {_plain(deep.get('plan', 'unknown'))}",
+            f"- head: {_plain(deep.get('head', type(model.head).__name__))}, trained by "
+            f"{_plain(deep.get('method') or 'a joint loss')} on {deep.get('source_rows', 'an unknown number of')} labelled rows "
+            f"and {deep.get('target_rows', 'an unknown number of')} rows without labels",
         ]
     elif adaptation:
         lines.append(f"- head: {_plain(adaptation['method'])}, learnt from {rows} labelled source rows")
@@ -94,6 +105,10 @@ def _origin_lines(model: Model) -> list[str]:
             f"- then adapted: `{later['method']}` on {later['target_rows']} rows without labels, not measured since"
         )
     return lines
+
+
+def _strategy(trained: dict[str, Any]) -> str:
+    return str(trained.get("strategy", {}).get("name", "unknown"))
 
 
 def _adaptation_lines(adaptation: dict[str, Any]) -> list[str]:

@@ -129,7 +129,8 @@ class Adaptation:
         """The chosen candidate as a model that answers for new rows of the target, with all that its card says."""
         assert self.rival.fitted is not None
         model = self.rival.fitted.to_model(self.domains, self.task)
-        model.provenance, model.feature_names = provenance(self), self.domains.feature_names or ()
+        model.provenance = {**model.provenance, **provenance(self)}  # stages have said already what of them trained
+        model.feature_names = self.domains.feature_names or ()
         return model
 
     def __str__(self) -> str:
