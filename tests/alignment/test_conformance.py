@@ -22,6 +22,7 @@ from headstart.alignment import (
     FeatureAligner,
     Reweighter,
 )
+from headstart.alignment.mmd_projection import MMDProjection
 from headstart.core.errors import DomainError, HeadstartError
 
 BASES = {Aligner, DomainClassifier, DomainRegressor, FeatureAligner, Reweighter}
@@ -253,3 +254,27 @@ def test_awkward_rows_give_finite_answers_or_a_reason(estimator: Any, case: str)
         assert type(estimator).__name__ in str(refusal)
     else:
         assert all(np.isfinite(part).all() for part in said)
+
+
+# What learns with a penalty in units of the features, so that their unit matters: scale the rows before these.
+UNIT_MATTERS = {
+    "AdaptedClassifier", "AugmentedClassifier", "BalancedWeighting", "CoTraining", "Committee", "DemocraticCoLearning",
+    "Fusion", "GradualCoTraining", "LAME", "SelfTraining", "SourceFree", "SourcePriorLogistic", "TrAdaBoost",
+    "AdaptedRegressor", "AugmentedRegressor", "BalancedWeightingRegressor", "FusionRegressor", "SourcePriorRidge",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=NAMES)
+def test_the_unit_of_all_features_changes_nothing_but_penalised_models(estimator: Any) -> None:
+    """Rows times 1e8: the same answers, weights and projections, and moved rows times 1e8."""
+    source, labels, target, _ = two_domains(type(estimator))
+    usual = outcome(fit_apart(estimator, source, labels, target), source, target)
+    said = outcome(fit_apart(estimator, 1e8 * source, labels, 1e8 * target), 1e8 * source, 1e8 * target)
+    assert all(np.isfinite(part).all() for part in said)
+    keeps_unit = isinstance(estimator, FeatureAligner) and not isinstance(estimator, MMDProjection)
+    expected = [part * (1e8 if keeps_unit else 1.0) for part in usual]
+    alike = all(
+        np.allclose(part, like, rtol=0, atol=1e-4 * np.abs(like).max())
+        for part, like in zip(said, expected, strict=True)
+    )
+    assert alike != (type(estimator).__name__ in UNIT_MATTERS)

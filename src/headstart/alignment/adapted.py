@@ -111,7 +111,8 @@ class AdaptedClassifier(ClassifierMixin, _Adapted):  # type: ignore[misc]
     aligner : FeatureAligner or Reweighter, optional
         What brings the domains together; None: do not adapt.
     estimator : scikit-learn classifier, optional
-        What learns; logistic regression when left out.
+        What learns; logistic regression when left out. Its penalty is in the unit of the features: a pipeline with a
+        `StandardScaler` makes the unit no matter.
 
     Examples
     --------
