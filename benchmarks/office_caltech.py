@@ -1,6 +1,6 @@
 """Office-Caltech-10 with SURF features: published accuracies, reproduced, and what is left of them without target labels.
 
-    python benchmarks/office_caltech.py [--shared ../shared] [--only TCA,JDA]
+    python benchmarks/office_caltech.py [--shared ../shared] [--only TCA,JDA] [--protocol papers]
 
 Data: rows divided by their sum, each domain standardised (ddof = 1), all rows of both domains, 12 tasks.
 *Papers' protocol*: the hyperparameters of the papers and of their authors' programs. Those are from memory; where memory left a
@@ -19,6 +19,7 @@ A gain is counted from the source-only result of the same classifier in the same
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 import warnings
@@ -30,7 +31,7 @@ import numpy as np
 from scipy.io import loadmat
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
@@ -65,7 +66,8 @@ PUBLISHED: dict[str, tuple[float, list[float]]] = {
     "SVM": (41.1, [53.1, 41.7, 47.8, 41.7, 31.9, 44.6, 21.2, 27.6, 78.3, 26.4, 26.2, 52.5]),
     "PCA": (43.6, [39.5, 34.6, 44.6, 39.0, 35.9, 33.8, 28.2, 29.1, 89.2, 29.7, 33.2, 86.1]),
     "TCA": (46.2, [45.6, 39.3, 45.9, 42.0, 40.0, 35.7, 31.5, 30.5, 91.1, 33.0, 32.8, 87.5]),
-    "GFK": (43.1, [46.0, 37.0, 40.8, 40.7, 37.0, 40.1, 24.8, 27.6, 85.4, 29.3, 28.7, 80.3]),
+    "GFK": (42.9, [41.0, 40.7, 38.9, 40.3, 39.0, 36.3, 30.7, 29.8, 80.9, 30.3, 32.1, 75.6]),
+    "GFK (MEDA)": (43.1, [46.0, 37.0, 40.8, 40.7, 37.0, 40.1, 24.8, 27.6, 85.4, 29.3, 28.7, 80.3]),
     "JDA": (46.8, [43.1, 39.3, 49.0, 40.9, 38.0, 42.0, 33.0, 29.8, 92.4, 31.2, 33.4, 89.2]),
     "CORAL": (48.8, [52.1, 46.4, 45.9, 45.1, 44.4, 39.5, 33.7, 36.0, 86.6, 33.8, 37.7, 84.7]),
     "MEDA": (52.7, [56.5, 53.9, 50.3, 43.9, 53.2, 45.9, 34.0, 42.7, 88.5, 34.9, 41.2, 87.5]),
@@ -94,15 +96,26 @@ def machine() -> GridSearchCV:
     return GridSearchCV(SVC(kernel="linear"), {"C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}, cv=3)
 
 
+# How many principal components the program published with GFK names for a pair, in either direction.
+GFK_COMPONENTS = {"CA": 20, "CW": 20, "CD": 10, "AW": 10, "AD": 20, "WD": 10}
+
+
 class KernelTrickCORAL:
-    """The program published with CORAL, from memory: an SVM on x' A x, the same A between source rows and towards the target."""
+    """The program published with CORAL: an SVM on x' A x, the same A between source rows and towards the target.
+
+    C is the power of ten that answers best on two halves of the source, drawn at random; above 0.01 nothing changes here.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.halves = StratifiedKFold(2, shuffle=True, random_state=seed)
 
     def fit(self, source: np.ndarray, labels: np.ndarray, target: np.ndarray) -> KernelTrickCORAL:
-        """Fit with covariances plus the identity, C = 1."""
+        """Fit with covariances plus the identity."""
         one = np.eye(source.shape[1])
         whiten = symmetric_power(np.cov(source.T) + one, -0.5)
         self.aligned = source @ whiten @ symmetric_power(np.cov(target.T) + one, 0.5)
-        self.svm = SVC(kernel="precomputed").fit(self.aligned @ source.T, labels)
+        choice = GridSearchCV(SVC(kernel="precomputed"), {"C": [1e-3, 1e-2, 1e-1, 1.0]}, cv=self.halves)
+        self.svm = choice.fit(self.aligned @ source.T, labels)
         return self
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
@@ -125,24 +138,25 @@ class JointPCA:
 
 
 # The papers' protocol: classifier and hyperparameters as in the papers and their programs, as far as remembered.
-PAPERS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "1NN": ("source rows as they are", lambda: AdaptedClassifier(None, nearest())),
-    "SVM": ("Gaussian kernel with gamma 1/d, C = 10 (found by trying)", lambda: AdaptedClassifier(None, SVC(C=10.0))),
-    "PCA": ("30 components of both domains (found by trying), 1NN", JointPCA),
+PAPERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "1NN": ("source rows as they are", lambda _: AdaptedClassifier(None, nearest())),
+    "SVM": ("Gaussian kernel with gamma 1/d, C = 10 (found by trying)", lambda _: AdaptedClassifier(None, SVC(C=10.0))),
+    "PCA": ("30 components of both domains (found by trying), 1NN", lambda _: JointPCA()),
     "TCA": (
         "linear kernel, 30 components, lambda 1, 1NN",
-        lambda: AdaptedClassifier(TCA(30, 1.0, "linear"), nearest()),
+        lambda _: AdaptedClassifier(TCA(30, 1.0, "linear"), nearest()),
     ),
     "GFK": (
-        "20 principal components (also tried: 10, and the disagreement measure), 1NN",
-        lambda: AdaptedClassifier(GFK(20), nearest()),
+        "10 or 20 principal components, as the authors' program names for the pair, 1NN",
+        lambda task: AdaptedClassifier(GFK(GFK_COMPONENTS.get(task) or GFK_COMPONENTS[task[::-1]]), nearest()),
     ),
+    "GFK (MEDA)": ("20 principal components, 1NN", lambda _: AdaptedClassifier(GFK(20), nearest())),
     "JDA": (
         "linear kernel, 30 components, lambda 1 (found by trying), 10 rounds, 1NN",
-        lambda: AdaptedClassifier(JDA(30, 1.0, "linear"), nearest()),
+        lambda _: AdaptedClassifier(JDA(30, 1.0, "linear"), nearest()),
     ),
-    "CORAL": ("the authors' kernel trick, C = 1", KernelTrickCORAL),
-    "MEDA": ("20 dimensions, lambda 10, rho 1, eta 0.1, 10 neighbours, 10 rounds", MEDA),
+    "CORAL": ("the authors' kernel trick, C by two random halves of the source", lambda _: KernelTrickCORAL()),
+    "MEDA": ("20 dimensions, lambda 10, rho 1, eta 0.1, 10 neighbours, 10 rounds", lambda _: MEDA()),
 }
 
 # The honest protocol: defaults, and the grid that circular validation may choose from. Two classify by themselves.
@@ -186,10 +200,10 @@ def candidates(name: str, classifier: Any) -> list[Any]:
     return aligners if name in CLASSIFIERS else [AdaptedClassifier(aligner, classifier) for aligner in aligners]
 
 
-def over_tasks(domains: dict[str, Domain], run: Callable[[Domain, Domain], float]) -> dict[str, Any]:
+def over_tasks(domains: dict[str, Domain], run: Callable[[str, Domain, Domain], float]) -> dict[str, Any]:
     """Return the twelve accuracies, their mean and the CPU seconds."""
     start = time.process_time()
-    found = [run(domains[task[0]], domains[task[1]]) for task in TASKS]
+    found = [run(task, domains[task[0]], domains[task[1]]) for task in TASKS]
     return {"tasks": [round(value, 2) for value in found], "mean": round(float(np.mean(found)), 2)} | {
         "cpu_seconds": round(time.process_time() - start, 1)
     }
@@ -201,7 +215,7 @@ def papers_protocol(domains: dict[str, Domain], wanted: set[str]) -> dict[str, A
     for name, (settings, make) in PAPERS.items():
         if name in wanted:
             found = over_tasks(
-                domains, lambda source, target, make=make: accuracy(make().fit(*source, target[0]), *target)
+                domains, lambda task, source, target, make=make: accuracy(make(task).fit(*source, target[0]), *target)
             )
             mean, tasks = PUBLISHED[name]
             gaps = np.abs(np.round(found["tasks"], 1) - tasks)
@@ -212,8 +226,32 @@ def papers_protocol(domains: dict[str, Domain], wanted: set[str]) -> dict[str, A
                 "tasks_within_0.15": int((gaps < 0.15).sum()),
                 "difference_of_means": round(found["mean"] - mean, 2),
             }
+            if name == "CORAL":
+                results[name] |= coral_draws(domains, tasks)
             print(f"{name:8} {found['mean']:5.1f} (published {mean}) {found['tasks']}", flush=True)
     return results
+
+
+def coral_draws(domains: dict[str, Domain], published: list[float]) -> dict[str, Any]:
+    """Return the mean over ten draws of the halves that choose CORAL's C, and how many published tasks a draw meets."""
+    drawn = [
+        over_tasks(
+            domains,
+            lambda _, source, target, seed=seed: accuracy(KernelTrickCORAL(seed).fit(*source, target[0]), *target),
+        )
+        for seed in range(10)
+    ]
+    tasks = np.round([found["tasks"] for found in drawn], 1)
+    met = (np.abs(tasks - published) < 0.15).any(axis=0)
+    means = [found["mean"] for found in drawn]
+    found = {
+        "mean_of_ten_draws": round(float(np.mean(means)), 2),
+        "range_of_ten_draws": [min(means), max(means)],
+        "accuracies_of_ten_draws": [sorted(set(column)) for column in tasks.T.tolist()],
+        "tasks_met_by_a_draw": int(met.sum()),
+    }
+    print(f"CORAL, ten draws: {found}", flush=True)
+    return found
 
 
 def honest_protocol(domains: dict[str, Domain], wanted: set[str]) -> dict[str, Any]:
@@ -238,9 +276,9 @@ def honest_protocol(domains: dict[str, Domain], wanted: set[str]) -> dict[str, A
     return results
 
 
-def adapted(model: Any) -> Callable[[Domain, Domain], float]:
+def adapted(model: Any) -> Callable[[str, Domain, Domain], float]:
     """Return the run of one task."""
-    return lambda source, target: accuracy(clone(model).fit(*source, target[0]), *target)
+    return lambda _, source, target: accuracy(clone(model).fit(*source, target[0]), *target)
 
 
 def by_circular_validation(domains: dict[str, Domain], models: list[Any]) -> dict[str, Any]:
@@ -286,16 +324,22 @@ def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(os.environ.get("HEADSTART_SHARED", ROOT.parent / "shared")))
-    parser.add_argument("--only", default=",".join({**PAPERS, **ALIGNERS}))
+    parser.add_argument("--only", default=",".join({**PAPERS, **ALIGNERS}), help="the others stay as they are stored")
+    parser.add_argument("--protocol", choices=["both", "papers", "honest"], default="both")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="sklearn")
     domains, wanted = load(options.shared / "data" / "surf_office_caltech10"), set(options.only.split(","))
+    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    papers, honest = stored.get("papers_protocol", {}), stored.get("honest_protocol", {})
     with threadpool_limits(1):
-        papers = papers_protocol(domains, wanted)
-        store_result(RESULTS, "papers_protocol", papers)
-        honest = honest_protocol(domains, wanted)
-        store_result(RESULTS, "honest_protocol", honest)
-    store_result(RESULTS, "gains", surviving(papers, honest))
+        if options.protocol != "honest":
+            papers |= papers_protocol(domains, wanted)
+            store_result(RESULTS, "papers_protocol", papers)
+        if options.protocol != "papers":
+            honest |= honest_protocol(domains, wanted)
+            store_result(RESULTS, "honest_protocol", honest)
+    if papers and honest:
+        store_result(RESULTS, "gains", surviving(papers, honest))
 
 
 if __name__ == "__main__":
