@@ -177,7 +177,68 @@ def test_what_will_not_do_is_refused_with_what_will() -> None:
     assert all(name in str(error.value) for name in named) and "snd" not in str(error.value)
     with pytest.raises(ConfigError, match=r"jda reads classes.*coral"):
         adapted(methods=["jda"])
+    with pytest.raises(ConfigError, match="adapt: mcc: MCC reads probabilities of classes, and the labels are numbers"):
+        adapted(methods=["mcc"])
+    with pytest.raises(ConfigError, match=r"ce \+ entropy: Entropy reads probabilities of classes"):
+        adapted(methods=[], objectives="ce + entropy")
     with pytest.raises(ConfigError, match="tradaboost-r2 learns from labelled target rows"):
         adapted(methods=["tradaboost-r2"])
     with pytest.raises(DataError, match="two different numbers"):
         adapted(labels=[0.5] * 160, task="regression")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("rule", ["circular-validation", "dev"])
+def test_networks_compete_for_numbers_and_become_models(rule: str, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    source, values, target, truth = stretched(60)
+    found = headstart.adapt(
+        source,
+        target,
+        labels=list(values),
+        target_labels=list(truth),
+        methods=["coral", "cmd"],
+        objectives="ce + 0.5*coral",
+        rule=rule,
+        progress=QUIET,
+        store=False,
+    )
+    assert [line.name for line in found.lines] == [NO_ADAPTATION, "coral", "cmd", "ce + 0.5*coral"]
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    chosen = replace(found, selection=replace(found.selection, chosen="cmd"))
+    loaded = headstart.load_model(chosen.model.save(tmp_path / "cmd"))
+    fitted = chosen.rival.fitted
+    assert fitted is not None and fitted.target_scores.shape == (60,)
+    np.testing.assert_allclose(loaded.predict(target, store=False).scores, fitted.target_scores, rtol=1e-5)
+
+
+@pytest.mark.golden
+def test_stages_compete_for_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    from headstart.backbones import open_backbone
+
+    torch.manual_seed(0)
+    network = open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+    monkeypatch.setattr("headstart.methods.deep_adaptation.steps_to_epochs", lambda *_: 2)
+    light = np.linspace(20, 200, 24)
+    draws = np.random.default_rng(0)
+    pictures = (light[:, None, None, None] + draws.normal(0, 10, (24, 32, 32, 3))).clip(0, 255).astype(np.uint8)
+    found = headstart.adapt(
+        pictures[::2],
+        pictures[1::2],
+        labels=list(1000 + light[::2]),
+        task="regression",
+        methods=["dan", "fda"],
+        strategy="last-stages:1",
+        backbones=[network],
+        runtime="torch-fp32",
+        progress=QUIET,
+        store=False,
+        out=tmp_path / "out",
+    )
+    assert [line.name for line in found.lines] == [NO_ADAPTATION, "source-only", "dan", "fda"]
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    assert found.values_m is not None and 900 < found.values_m.mean() < 1300

@@ -1,6 +1,6 @@
 """Floor 5: recipes. Each is one file and one line in the catalog."""
 
-from headstart.methods.adapted_network import AdaptedNetwork
+from headstart.methods.adapted_network import AdaptedNetwork, AdaptedNetworkRegressor
 from headstart.methods.deep_adaptation import DeepAdaptation, DeeplyAdapted
 from headstart.methods.feature_extraction import FeatureExtraction
 from headstart.methods.fine_tuned import FineTuned
@@ -10,6 +10,7 @@ from headstart.methods.test_time import TestTimeAdaptation
 
 __all__ = [
     "AdaptedNetwork",
+    "AdaptedNetworkRegressor",
     "DeepAdaptation",
     "DeeplyAdapted",
     "FeatureExtraction",

@@ -1,10 +1,11 @@
-"""A network on features, adapted to the target by any recipe, as a scikit-learn classifier of two domains.
+"""A network on features, adapted to the target by any recipe, as a scikit-learn classifier or regressor of two domains.
 
     features -> one scale -> hidden layers -> head(s)      trained by the recipe's phases on source rows (labels) and target rows
 
 Where a base model stays frozen, its features are computed once and this is all that trains: seconds on one core. It takes the
 place of an aligner anywhere (`headstart.alignment`): both forms of ``fit``, pipelines, searches, and every rule that chooses
 without target labels, "do not adapt" beside it. To adapt stages of the base model itself: `headstart.methods.DeepAdaptation`.
+Numbers are learned on a scale of their own; recipes that read classes are refused for them.
 It ignores what a linear map on frozen features cannot say; with few rows the aligners are steadier.
 Shapes: n source rows, m target rows, d features, r hidden units, k classes.
 """
@@ -17,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.base import BaseEstimator
 
-from headstart.alignment.aligner import DomainClassifier, Domains
+from headstart.alignment.aligner import DomainClassifier, DomainRegressor, Domains
 from headstart.backbones import vector_backbone
 from headstart.core.errors import ConfigError
 from headstart.core.seeds import derive_seed
@@ -32,7 +34,7 @@ from headstart.methods.adaptations.heads import heads_of, open_head, split_head,
 from headstart.model.predictions import entropy_above, last_is_largest
 from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
 
-__all__ = ["AdaptedNetwork"]
+__all__ = ["AdaptedNetwork", "AdaptedNetworkRegressor", "NetworkOnFeatures"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -40,42 +42,10 @@ FloatArray = npt.NDArray[np.float64]
 _HIDDEN = "hidden"
 
 
-class AdaptedNetwork(DomainClassifier):
-    """A small network trained for the target on features of both domains.
+class NetworkOnFeatures(BaseEstimator):  # type: ignore[misc]
+    """What classifier and regressor have in common: options, the scale of the rows, and the training."""
 
-    After ``fit``: ``head_`` (on rows on one scale: a `NetworkHead`, or an `OpenSetHead` where the recipe has learned an output
-    for rows of no class), ``centre_`` and ``scale_`` of the rows, ``histories_``, and ``unknown_above_``, the entropy above which
-    a row is of no class the source knows. `unknown` says which rows those are.
-
-    Parameters
-    ----------
-    recipe : callable
-        What is minimised: a recipe of the catalog (``resolve("mcd", "adaptation")``), or what
-        `headstart.catalog.read_objectives` returns. Without one the network learns from source rows alone.
-    layers : str
-        Hidden layers in words (`headstart.heads.layers`), the first of them dense.
-    scaling : {"whole", "columns"}
-        What rows are divided by after the source's mean is taken off: one number (features of a base model), or each column's
-        deviation (tables).
-    num_steps : int
-        Optimiser steps, about.
-    learning_rate, weight_decay : float
-        Of AdamW.
-    batch_size : int
-        Rows of each domain a step.
-    seed : int
-        Of starting weights and every draw.
-
-    Examples
-    --------
-    >>> random = np.random.default_rng(0)
-    >>> source = np.concatenate([random.normal(-1, 0.3, (20, 2)), random.normal(1, 0.3, (20, 2))])
-    >>> model = AdaptedNetwork(layers="dense8-relu", num_steps=60).fit(source, ["no"] * 20 + ["yes"] * 20, source + 0.2)
-    >>> model.predict([[-1.0, -1.0], [1.0, 1.0]]).tolist()
-    ['no', 'yes']
-    """
-
-    min_rows = 2
+    head_: NetworkHead | OpenSetHead
 
     def __init__(
         self,
@@ -97,11 +67,11 @@ class AdaptedNetwork(DomainClassifier):
         self.batch_size = batch_size
         self.seed = seed
 
-    def _learn(self, domains: Domains, codes_n: npt.NDArray[np.int64]) -> None:
+    def _train(self, domains: Domains, task: Task, targets_n: Array) -> None:
+        """Fill ``centre_``, ``scale_``, ``head_``, ``histories_`` and ``unknown_above_``."""
         self._check_options()
-        task = Task("classification", tuple(str(number) for number in range(len(self.classes_))))
         self.centre_, self.scale_ = self._fit_scale(np.asarray(domains.source_nd, np.float64))
-        source = TrainingRows(self._rows(domains.source_nd), codes_n, domains=domains.source_groups_n)
+        source = TrainingRows(self._rows(domains.source_nd), targets_n, domains=domains.source_groups_n)
         target = TrainingRows(self._rows(domains.target_md), None)
         config = TrainingConfig(
             learning_rate=self.learning_rate,
@@ -157,13 +127,75 @@ class AdaptedNetwork(DomainClassifier):
         scaled = self._scaled(rows)
         return InputRows(open_dataset(scaled, unlabelled=True), vector_backbone(scaled.shape[1]))
 
-    def _probabilities(self, X: Any) -> FloatArray:
-        return np.asarray(self.head_.predict_proba(self._scaled(X)), np.float64)
-
     @property
     def _network_head(self) -> NetworkHead:
         """The head that has hidden layers."""
         return self.head_.network if isinstance(self.head_, OpenSetHead) else self.head_
+
+    def hidden(self, rows: Any) -> npt.NDArray[np.float32]:
+        """Return rows as the last layer sees them: the outputs of the hidden layers, float32 (rows, r)."""
+        module, _ = split_head(self._network_head)
+        assert module is not None
+        with torch.no_grad():
+            output: npt.NDArray[np.float32] = module.eval()(torch.from_numpy(self._scaled(rows))).numpy()
+        return output
+
+    def _unscaled(self, trained: NetworkHead, task: Task) -> NetworkHead:
+        head = NetworkHead(trained.layers, len(self.centre_), task, seed=trained.seed)
+        head.module.load_state_dict(trained.module.state_dict())
+        first: Any = next(head.module.children())
+        weight, bias = (item.detach().double().numpy() for item in (first.weight, first.bias))
+        folded = weight / self.scale_
+        with torch.no_grad():
+            first.weight.copy_(torch.from_numpy(folded))
+            first.bias.copy_(torch.from_numpy(bias - folded @ self.centre_))
+        head.module.eval()
+        return head
+
+
+class AdaptedNetwork(NetworkOnFeatures, DomainClassifier):
+    """A small network trained for the target on features of both domains.
+
+    After ``fit``: ``head_`` (on rows on one scale: a `NetworkHead`, or an `OpenSetHead` where the recipe has learned an output
+    for rows of no class), ``centre_`` and ``scale_`` of the rows, ``histories_``, and ``unknown_above_``, the entropy above which
+    a row is of no class the source knows. `unknown` says which rows those are.
+
+    Parameters
+    ----------
+    recipe : callable
+        What is minimised: a recipe of the catalog (``resolve("mcd", "adaptation")``), or what
+        `headstart.catalog.read_objectives` returns. Without one the network learns from source rows alone.
+    layers : str
+        Hidden layers in words (`headstart.heads.layers`), the first of them dense.
+    scaling : {"whole", "columns"}
+        What rows are divided by after the source's mean is taken off: one number (features of a base model), or each column's
+        deviation (tables).
+    num_steps : int
+        Optimiser steps, about.
+    learning_rate, weight_decay : float
+        Of AdamW.
+    batch_size : int
+        Rows of each domain a step.
+    seed : int
+        Of starting weights and every draw.
+
+    Examples
+    --------
+    >>> random = np.random.default_rng(0)
+    >>> source = np.concatenate([random.normal(-1, 0.3, (20, 2)), random.normal(1, 0.3, (20, 2))])
+    >>> model = AdaptedNetwork(layers="dense8-relu", num_steps=60).fit(source, ["no"] * 20 + ["yes"] * 20, source + 0.2)
+    >>> model.predict([[-1.0, -1.0], [1.0, 1.0]]).tolist()
+    ['no', 'yes']
+    """
+
+    min_rows = 2
+
+    def _learn(self, domains: Domains, codes_n: npt.NDArray[np.int64]) -> None:
+        task = Task("classification", tuple(str(number) for number in range(len(self.classes_))))
+        self._train(domains, task, codes_n)
+
+    def _probabilities(self, X: Any) -> FloatArray:
+        return np.asarray(self.head_.predict_proba(self._scaled(X)), np.float64)
 
     def unknown(self, rows: Any) -> npt.NDArray[np.bool_] | None:
         """Return which target rows are of none of the classes, shape (rows,); None for a recipe that knows no such rows."""
@@ -174,14 +206,6 @@ class AdaptedNetwork(DomainClassifier):
         if self.unknown_above_ is None:
             return None
         return entropy_above(self.head_.predict_proba(scaled), self.unknown_above_)
-
-    def hidden(self, rows: Any) -> npt.NDArray[np.float32]:
-        """Return rows as the last layer sees them: the outputs of the hidden layers, float32 (rows, r)."""
-        module, _ = split_head(self._network_head)
-        assert module is not None
-        with torch.no_grad():
-            output: npt.NDArray[np.float32] = module.eval()(torch.from_numpy(self._scaled(rows))).numpy()
-        return output
 
     def to_head(self, task: Task) -> NetworkHead | OpenSetHead:
         """Return a head that takes rows as they came: centre and scale are part of its first layer.
@@ -195,14 +219,49 @@ class AdaptedNetwork(DomainClassifier):
             return OpenSetHead(self._unscaled(self.head_.network, self.head_.network.task), task)
         return self._unscaled(self.head_, task)
 
-    def _unscaled(self, trained: NetworkHead, task: Task) -> NetworkHead:
-        head = NetworkHead(trained.layers, len(self.centre_), task, seed=trained.seed)
-        head.module.load_state_dict(trained.module.state_dict())
-        first: Any = next(head.module.children())
-        weight, bias = (item.detach().double().numpy() for item in (first.weight, first.bias))
-        folded = weight / self.scale_
-        with torch.no_grad():
-            first.weight.copy_(torch.from_numpy(folded))
-            first.bias.copy_(torch.from_numpy(bias - folded @ self.centre_))
-        head.module.eval()
+
+class AdaptedNetworkRegressor(NetworkOnFeatures, DomainRegressor):
+    """`AdaptedNetwork` for numbers: recipes that compare features, or none.
+
+    After ``fit``: ``head_``, ``centre_``, ``scale_`` and ``histories_``, as there.
+
+    Parameters
+    ----------
+    recipe, layers, scaling, num_steps, learning_rate, weight_decay, batch_size, seed
+        As of `AdaptedNetwork`.
+
+    Examples
+    --------
+    >>> source = np.linspace(-1, 1, 40)[:, None]
+    >>> model = AdaptedNetworkRegressor(layers="dense8-tanh", num_steps=300).fit(source, 50 + 10 * source[:, 0], source)
+    >>> bool(abs(model.predict([[0.5]])[0] - 55) < 2)
+    True
+    """
+
+    min_rows = 2
+    unknown_above_ = None
+
+    def _learn(self, domains: Domains, values_n: npt.NDArray[np.floating[Any]]) -> None:
+        centre, scale = float(values_n.mean()), float(values_n.std()) or 1.0
+        self._train(domains, Task("regression"), (values_n - centre) / scale)
+        self._network_head.centre, self._network_head.scale = centre, scale
+
+    def _estimate(self, X: Any) -> FloatArray:
+        return np.asarray(self.head_.predict(self._scaled(X)), np.float64)
+
+    def unknown(self, rows: Any) -> None:
+        """Return None: numbers have no unknown classes."""
+        del rows
+
+    def to_head(self, task: Task) -> NetworkHead:
+        """Return a head that takes rows as they came, and answers in the unit of the numbers.
+
+        Parameters
+        ----------
+        task : Task
+            Regression.
+        """
+        assert isinstance(self.head_, NetworkHead)
+        head = self._unscaled(self.head_, task)
+        head.centre, head.scale = self.head_.centre, self.head_.scale
         return head

@@ -191,6 +191,7 @@ class ATDOC(Objective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
     memory_md: Tensor
     answers_mk: Tensor
     centres_kd: Tensor

@@ -133,6 +133,7 @@ class BiTuning(Objective):
     """
 
     needs = frozenset({"labels", "features", "teacher_features"})
+    reads_classes = True
     features_kqd: Tensor
     projections_kqe: Tensor
     lengths_k: Tensor

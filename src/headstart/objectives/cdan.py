@@ -173,6 +173,7 @@ class CDAN(CriticObjective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class ClassWeightedCrossEntropy(Objective):
     """
 
     needs = frozenset({"labels", "logits"})
+    reads_classes = True
     shares: Tensor
 
     def __init__(self, momentum: float = 0.99, head: str = "main", weight: float = 1.0) -> None:

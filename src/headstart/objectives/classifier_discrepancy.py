@@ -73,6 +73,7 @@ class ClassifierDiscrepancy(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(self, first: str = "main", second: str = "second", weight: float = 1.0) -> None:
         super().__init__()

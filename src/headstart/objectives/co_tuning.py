@@ -162,6 +162,7 @@ class CoTuning(Objective):
     """
 
     needs = frozenset({"labels", "logits"})
+    reads_classes = True
     relation_ts: Tensor
 
     def __init__(

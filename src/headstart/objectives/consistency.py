@@ -85,6 +85,7 @@ class Consistency(Objective):
     """
 
     needs = frozenset({"logits", "teacher_logits"})
+    reads_classes = True
 
     def __init__(self, form: Form = "squared", rows: Rows = "both", weight: float = 1.0) -> None:
         super().__init__()

@@ -121,6 +121,7 @@ class DeepCoTraining(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(
         self,

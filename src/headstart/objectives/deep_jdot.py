@@ -148,6 +148,7 @@ class DeepJDOT(Objective):
     """
 
     needs = frozenset({"labels", "features", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -120,6 +120,7 @@ class DSAN(Objective):
     """
 
     needs = frozenset({"labels", "features", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -130,6 +130,7 @@ class EATA(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
     mean_k: Tensor
 
     def __init__(self, margin: float = 0.4, similarity: float = 1.3, weight: float = 1.0) -> None:

@@ -149,6 +149,7 @@ class Embedding(Objective):
         check_choice("Embedding", "form", form, ("cross-entropy", "squared"))
         check_positive("Embedding", "bandwidth", bandwidth)
         self.form, self.bandwidth, self.head, self.weight = form, bandwidth, head, weight
+        self.reads_classes = form == "cross-entropy"
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the distance from the neighbours' labels."""

@@ -105,6 +105,7 @@ class Entropy(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(
         self, temperature: float = 1.0, rows: Rows = "target", head: str = "main", weight: float = 1.0

@@ -86,6 +86,7 @@ class EntropySeparation(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(self, margin: float = 0.5, head: str = "main", weight: float = 0.05) -> None:
         super().__init__()

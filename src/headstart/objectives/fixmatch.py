@@ -79,6 +79,7 @@ class FixMatch(Objective):
     """
 
     needs = frozenset({"logits", "strong_logits"})
+    reads_classes = True
 
     def __init__(self, threshold: float = 0.95, weight: float = 1.0) -> None:
         super().__init__()

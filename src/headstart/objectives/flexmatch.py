@@ -93,6 +93,7 @@ class FlexMatch(Objective):
     """
 
     needs = frozenset({"logits", "strong_logits"})
+    reads_classes = True
     answers_m: Tensor
 
     def __init__(self, threshold: float = 0.95, warm_up: bool = True, weight: float = 1.0) -> None:

@@ -73,6 +73,7 @@ class GVB(CriticObjective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -108,6 +108,7 @@ class InfoMax(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(self, diversity: float = 1.0, head: str = "main", weight: float = 1.0) -> None:
         super().__init__()

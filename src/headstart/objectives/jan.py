@@ -120,6 +120,7 @@ class JAN(Objective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -116,6 +116,7 @@ class MDD(CriticObjective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

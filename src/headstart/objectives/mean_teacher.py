@@ -103,6 +103,7 @@ class MeanTeacher(Objective):
     """
 
     needs = frozenset({"logits", "teacher_logits"})
+    reads_classes = True
 
     def __init__(self, threshold: float = 0.968, ramp: float = 0.0, rows: Rows = "target", weight: float = 1.0) -> None:
         super().__init__()

@@ -53,6 +53,7 @@ class MME(Objective):
     """
 
     needs = frozenset({"features"})
+    reads_classes = True
 
     def __init__(self, head: str = "main", weight: float = 0.1) -> None:
         super().__init__()

@@ -91,6 +91,7 @@ class MCC(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(self, temperature: float = 2.5, head: str = "main", weight: float = 1.0) -> None:
         super().__init__()

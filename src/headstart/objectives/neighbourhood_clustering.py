@@ -102,6 +102,7 @@ class NeighbourhoodClustering(Objective):
     """
 
     needs = frozenset({"features"})
+    reads_classes = True
     memory: Tensor
 
     def __init__(self, temperature: float = 0.05, head: str = "main", weight: float = 0.05) -> None:

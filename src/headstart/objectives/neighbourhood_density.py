@@ -83,6 +83,7 @@ class NeighbourhoodDensity(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(self, temperature: float = 0.05, head: str = "main", weight: float = 1.0) -> None:
         super().__init__()

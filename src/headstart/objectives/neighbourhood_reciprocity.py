@@ -122,6 +122,7 @@ class NRC(Objective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
     features_md: Tensor
     answers_mk: Tensor
 

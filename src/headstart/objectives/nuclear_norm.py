@@ -82,6 +82,7 @@ class BNM(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(self, fast: bool = False, head: str = "main", weight: float = 1.0) -> None:
         super().__init__()

@@ -118,6 +118,7 @@ class OSBP(Objective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
 
     def __init__(
         self, boundary: float = 0.5, strength: float = 1.0, head: str = "main", seed: int = 0, weight: float = 1.0

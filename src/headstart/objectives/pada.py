@@ -122,6 +122,7 @@ class PADA(CriticObjective):
     """
 
     needs = frozenset({"features", "labels", "logits"})
+    reads_classes = True
     shares_k: Tensor
 
     def __init__(

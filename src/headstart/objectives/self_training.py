@@ -127,6 +127,7 @@ class SelfTraining(Objective):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
     answers_mk: Tensor
 
     def __init__(self, start: float = 0.2, end: float = 0.5, weight: float = 1.0) -> None:

@@ -108,6 +108,7 @@ class SHOT(Objective):
     """
 
     needs = frozenset({"features", "logits"})
+    reads_classes = True
     features_md: Tensor
     probabilities_mk: Tensor
     labels_m: Tensor

@@ -192,6 +192,7 @@ class CrossEntropy(Objective):
     """
 
     needs = frozenset({"labels", "logits"})
+    reads_classes = True
 
     def __init__(
         self,
@@ -240,6 +241,7 @@ class BinaryCrossEntropy(Objective):
     """
 
     needs = frozenset({"labels", "logits"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -92,6 +92,7 @@ class SWD(StepDraws):
     """
 
     needs = frozenset({"logits"})
+    reads_classes = True
 
     def __init__(
         self,

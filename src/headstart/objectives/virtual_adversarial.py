@@ -140,6 +140,7 @@ class VAT(Objective):
     """
 
     needs = frozenset({"logits", "hidden"})
+    reads_classes = True
 
     def __init__(
         self,

@@ -147,15 +147,10 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
             "adapt: few labelled target rows serve classes; where labels are numbers, fit an estimator of headstart.alignment "
             "that learns from them, such as TrAdaBoostR2 or FusionRegressor."
         )
-    if _has_numbers(two) and (objectives or strategy):
-        raise ConfigError(
-            "adapt: networks answer for classes; leave out objectives and strategy where labels are numbers."
-        )
     checkpoint = None if folder is None else folder / "checkpoint"
     found = adapt_between(
         two,
         plan=plan,
-        methods=methods,
         training=StagedTraining(strategy or "", seed, store, checkpoint),
         few=None if few is None else open_few(few, few_labels, two, _classes(two)[1], columns, store),
         rule=rule,
@@ -186,7 +181,6 @@ def adapt_between(
     two: TwoDomains,
     *,
     plan: CandidatePlan | None = None,
-    methods: Sequence[str] = (),
     training: StagedTraining | None = None,
     few: FewRows | None = None,
     rule: str | SelectionRule | None = None,
@@ -201,9 +195,7 @@ def adapt_between(
     two : TwoDomains
         The rows.
     plan : CandidatePlan, optional
-        What competes where labels are classes; the default candidates when left out.
-    methods : sequence of str
-        Aligners that compete where labels are numbers; the default ones when left out.
+        What competes; the default candidates when left out.
     training : StagedTraining, optional
         How stages train, where the plan has some.
     few : FewRows, optional
@@ -227,13 +219,12 @@ def adapt_between(
     is_numbers = _has_numbers(two)
     judge = _judge(rule, DEFAULT_VALUE_RULE if is_numbers else DEFAULT_RULE)
     classes: tuple[str, ...] = ()
+    how, plan = training or StagedTraining("", seed), plan or CandidatePlan()
     if is_numbers:
         judge = rule_for_values(judge)
-        rivals = try_values(two, methods, needs=judge.wants, seed=seed, room=room, progress=progress)
+        rivals = try_values(plan, two, how, needs=judge.wants, seed=seed, room=room, progress=progress)
     else:
         codes, classes = _classes(two)
-        how = training or StagedTraining("", seed)
-        plan = plan or CandidatePlan()
         why_not = "" if few is None else "a rule was named" if rule is not None else few.too_few(classes)
         chooses = few is not None and not why_not
         needs = frozenset[str]() if chooses else judge.wants

@@ -101,9 +101,10 @@ def read_candidates(
             continue
         if name in known and strategy is None:
             if not few and find(name, "aligner").details.get("needs") == "some target labels":
-                raise ConfigError(
-                    f"adapt: {name} learns from labelled target rows; give some with few (--few), or name another method."
-                )
+                fix = "give some with few (--few), or name another method"
+                if find(name, "aligner").details.get("for") == "numbers":
+                    fix = "where labels are numbers, fit it yourself (headstart.alignment)"
+                raise ConfigError(f"adapt: {name} learns from labelled target rows; {fix}.")
             aligners.append(name)
             continue
         if name not in networks:

@@ -25,7 +25,7 @@ from headstart.alignment import Aligner
 from headstart.core.errors import HeadstartError
 from headstart.core.progress import Progress, format_seconds
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
-from headstart.methods import AdaptedNetwork
+from headstart.methods.adapted_network import NetworkOnFeatures
 from headstart.workflow.ladder import Clock
 from headstart.workflow.rivals import FittedEstimator, Rival
 
@@ -223,7 +223,7 @@ def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0) -> float:
     estimator: Any = entrant.estimator
     every = np.arange(len(entrant.source_nd)), np.arange(len(entrant.target_md))
     try:
-        if isinstance(estimator, AdaptedNetwork):
+        if isinstance(estimator, NetworkOnFeatures):
             few = clone(estimator).set_params(num_steps=min(_TRIAL_STEPS, estimator.num_steps))
             seconds = min(_timed(clone(few), entrant, labels_n, *every) for _ in range(2))  # the first one warms up
             return seconds * float(estimator.num_steps / few.num_steps)

@@ -26,7 +26,7 @@ from headstart.data import Dataset
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate
 from headstart.features import FeatureStore
 from headstart.heads import Head
-from headstart.methods import AdaptedNetwork, DeepAdaptation, DeeplyAdapted
+from headstart.methods import AdaptedNetwork, AdaptedNetworkRegressor, DeepAdaptation, DeeplyAdapted
 from headstart.methods.image_translation import SourceTranslation
 from headstart.model import Model
 from headstart.workflow.adaptations import hold_out
@@ -41,6 +41,8 @@ __all__ = [
     "FittedNetwork",
     "FittedStages",
     "StagedTraining",
+    "check_complete",
+    "check_stages",
     "make_network",
     "raw_features",
     "try_stages",
@@ -54,7 +56,7 @@ _LEAST_SECONDS = 1.0  # less than this trains no stage
 
 
 class FittedNetwork(FittedEstimator):
-    """An `AdaptedNetwork`, fitted on features as the base model gave them (or columns as they came)."""
+    """An `AdaptedNetwork`, or one for numbers, fitted on features as the base model gave them (or columns as they came)."""
 
     @property
     def target_unknown_m(self) -> Array | None:
@@ -141,13 +143,15 @@ def raw_features(two: TwoDomains) -> tuple[Array, Array]:
     return two.features[0].values_nd, two.features[1].values_nd
 
 
-def make_network(recipe: Any, two: TwoDomains, seed: int) -> AdaptedNetwork:
-    """Return the unfitted network on features of these domains.
+def make_network(recipe: Any, two: TwoDomains, seed: int) -> AdaptedNetwork | AdaptedNetworkRegressor:
+    """Return the unfitted network on features of these domains, for classes or for numbers.
 
     A table's columns are few and have units of their own; features of a base model are many and have one.
     """
     is_table = two.backbone.modality == "vector"
-    return AdaptedNetwork(
+    has_numbers = two.source.task is not None and two.source.task.kind == "regression"
+    kind = AdaptedNetworkRegressor if has_numbers else AdaptedNetwork
+    return kind(
         recipe,
         layers="dense64-relu-dense64-relu" if is_table else "dense256-relu",
         scaling="columns" if is_table else "whole",
@@ -175,6 +179,12 @@ class StagedTraining:
     seed: int = 0
     store: FeatureStore | bool | None = None
     checkpoint: Path | None = None
+
+    def folder(self, name: str) -> Path | None:
+        """Return where the training of a recipe is kept."""
+        if self.checkpoint is None:
+            return None
+        return self.checkpoint / "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)
 
     def method(self, name: str, recipe: Any) -> DeepAdaptation:
         """Return the method for a recipe, or for a translation of source images with the recipe that goes with it."""
@@ -223,11 +233,7 @@ def try_stages(
     room, said = room or Room(), progress or Progress(quiet=True)
     fits = 2 if "refit" in needs else 1
     longest = 0.0
-    if two.backbone.modality == "vector":
-        raise ConfigError(
-            "adapt: these rows are features already and have no stages to train; leave --strategy out, and networks train on "
-            "the rows themselves."
-        )
+    check_stages(two)
     source = two.source.relabelled(Task("classification", tuple(classes)), codes_n)
     judging = hold_out(codes_n, training.seed)[1]  # the rows that the other candidates are judged on, too
     rivals = []
@@ -239,7 +245,6 @@ def try_stages(
         fitted: FittedStages | None = None
         evidence: CandidateEvidence | FailedCandidate
         try:
-            folder = None if training.checkpoint is None else training.checkpoint / _folder(name)
             fit = partial(
                 training.method(name, recipe).fit,
                 source,
@@ -249,8 +254,10 @@ def try_stages(
                 store=training.store,
             )
             own = None if name == SOURCE_ONLY else few
-            found = fit(few_labels=own, checkpoint=folder, progress=with_deadline(said, room.left / fits))
-            _check_complete(found, len(two.target))
+            found = fit(
+                few_labels=own, checkpoint=training.folder(name), progress=with_deadline(said, room.left / fits)
+            )
+            check_complete(found, len(two.target))
             fitted = FittedStages(found, None if own is None else _Again(fit))
             longest = max(longest, time.perf_counter() - wall_started)
             if "refit" in needs:
@@ -274,11 +281,17 @@ class _Again:
         return self.fit(few_labels=few)
 
 
-def _folder(name: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)
+def check_stages(two: TwoDomains) -> None:
+    """Refuse rows that have no stages to train."""
+    if two.backbone.modality == "vector":
+        raise ConfigError(
+            "adapt: these rows are features already and have no stages to train; leave --strategy out, and networks train on "
+            "the rows themselves."
+        )
 
 
-def _check_complete(found: DeeplyAdapted, num_target: int) -> None:
+def check_complete(found: DeeplyAdapted, num_target: int) -> None:
+    """Refuse answers for some of the target rows alone."""
     if len(found.target_scores) != num_target:
         raise DataError(
             f"adapt: {num_target - len(found.target_scores)} target rows could not be read again; leave them out first."

@@ -22,11 +22,20 @@ from headstart.alignment import AdaptedRegressor, Aligner, DomainRegressor, Feat
 from headstart.catalog import entries, find
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
+from headstart.core.tasks import Task
 from headstart.evaluation.selection import SelectionRule, ValueEvidence
+from headstart.methods.adaptations.carry_out import check_serves
+from headstart.methods.adapted_network import NetworkOnFeatures
+from headstart.methods.image_translation import SourceTranslation
+from headstart.objectives import SquaredError
 from headstart.workflow.adaptations import NO_ADAPTATION
+from headstart.workflow.candidates_of_adapt import CandidatePlan
+from headstart.workflow.changed_images import check_images
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room, carry_through
+from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features
 from headstart.workflow.rivals import FittedEstimator, Rival, rows_as_seen
+from headstart.workflow.value_stages import hold_out_values, try_value_stages
 
 __all__ = [
     "base_regressor",
@@ -139,15 +148,27 @@ def rule_for_values(rule: SelectionRule) -> SelectionRule:
 
 
 def try_values(
+    plan: CandidatePlan,
     two: TwoDomains,
-    methods: Sequence[str],
+    training: StagedTraining,
     *,
     needs: frozenset[str],
     seed: int = 0,
     room: Room | None = None,
     progress: Progress | None = None,
 ) -> list[Rival]:
-    """Return every candidate carried through on two opened domains; the default candidates where nobody names any.
+    """Return every candidate carried through on two opened domains: aligners, networks on features, stages.
+
+    Parameters
+    ----------
+    plan : CandidatePlan
+        What competes; the default aligners where it names none.
+    two : TwoDomains
+        The rows.
+    training : StagedTraining
+        How stages train.
+    needs, seed, room, progress
+        As for `try_value_candidates`.
 
     Raises
     ------
@@ -157,11 +178,34 @@ def try_values(
     values = np.asarray(two.source.targets, dtype=np.float64)
     if len(values) < 4 or not values.std() > 0:
         raise DataError("adapt: the source needs at least four rows and two different numbers to learn from.")
-    names = tuple(methods) or default_value_candidates(len(two.source_nd) + len(two.target_md))
-    estimators = make_value_candidates(names, base_regressor(two.source_nd, values))
-    return try_value_candidates(
-        estimators, two.source_nd, values, two.target_md, needs=needs, seed=seed, room=room, progress=progress
+    check_images({**plan.translations, **plan.stages}, two)
+    if plan.translations:
+        raise ConfigError(
+            f"adapt: {next(iter(plan.translations))} serves numbers only with stages of the base model; name some with strategy "
+            "(--strategy last-stages:1)."
+        )
+    for name, recipe in {**(plan.networks or {}), **plan.stages}.items():
+        given = recipe.recipe if isinstance(recipe, SourceTranslation) else recipe
+        check_serves(given(lambda head: SquaredError(head=head)), Task("regression"), f"adapt: {name}")
+    if two.source.domains is not None and len(np.unique(two.source.domains)) > 1 and progress is not None:
+        progress.say("where labels are numbers, all candidates take several sources as one")
+    names = (
+        default_value_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
     )
+    estimators = make_value_candidates(names, base_regressor(two.source_nd, values))
+    raw = raw_features(two)
+    entrants = [
+        *(Entrant(name, one, two.source_nd, two.target_md) for name, one in estimators.items()),
+        *(
+            Entrant(name, make_network(recipe, two, seed), *raw, FittedNetwork)
+            for name, recipe in (plan.networks or {}).items()
+        ),
+    ]
+    rivals = _carried(entrants, values, needs=needs, seed=seed, room=room, progress=progress)
+    if plan.stages:
+        held_out = hold_out_values(len(values), seed)[1]
+        rivals += try_value_stages(plan.stages, two, training, held_out, needs=needs, room=room, progress=progress)
+    return rivals
 
 
 def try_value_candidates(
@@ -192,14 +236,24 @@ def try_value_candidates(
     progress : Progress, optional
         One stage, "adapt".
     """
-    order = np.random.default_rng(seed).permutation(len(values_n))
-    num_held = max(1, len(order) // 4)
-    held_out = np.sort(order[num_held:]), np.sort(order[:num_held])
+    entrants = [Entrant(name, one, source_nd, target_md) for name, one in candidates.items()]
+    return _carried(entrants, values_n, needs=needs, seed=seed, room=room, progress=progress)
+
+
+def _carried(
+    entrants: Sequence[Entrant],
+    values_n: Array,
+    *,
+    needs: frozenset[str],
+    seed: int,
+    room: Room | None,
+    progress: Progress | None,
+) -> list[Rival]:
+    held_out = hold_out_values(len(values_n), seed)
 
     def gather(entrant: Entrant, fitted: FittedEstimator) -> ValueEvidence:
-        return _evidence(entrant.estimator, fitted, source_nd, values_n, target_md, held_out, needs)
+        return _evidence(entrant.estimator, fitted, entrant.source_nd, values_n, entrant.target_md, held_out, needs)
 
-    entrants = [Entrant(name, one, source_nd, target_md) for name, one in candidates.items()]
     return carry_through(entrants, values_n, gather, needs=needs, seed=seed, room=room, progress=progress)
 
 
@@ -220,8 +274,8 @@ def _evidence(
         options = {"sample_domain": as_source} if isinstance(partial, AdaptedRegressor) else {}
         given["source_values_v"] = partial.predict(source_nd[judge], **options)
         if "source_features_vr" in needs:
-            given["source_features_vr"] = rows_as_seen(partial, source_nd[judge], as_source)
-            given["target_features_mr"] = rows_as_seen(partial, target_md, None)
+            given["source_features_vr"] = _seen(partial, source_nd[judge], as_source)
+            given["target_features_mr"] = _seen(partial, target_md, None)
     if "refit" in needs:
         given["refit"] = lambda source, values, target: clone(estimator).fit(source, values, target)
     if "target_rows_md" in needs:
@@ -232,3 +286,9 @@ def _evidence(
         source_rows_vd=source_nd[judge],
         source_training_nd=source_nd[learn],
     )
+
+
+def _seen(estimator: Any, rows: Array, sample_domain: Array | None) -> Array:
+    if isinstance(estimator, NetworkOnFeatures):
+        return np.asarray(estimator.hidden(rows))
+    return rows_as_seen(estimator, rows, sample_domain)

@@ -31,7 +31,7 @@ from headstart.training import History, Network, Phase, TrainingConfig, Training
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.plan import Plan
 
-__all__ = ["Adapting", "adapt_network", "loss_of", "make_recipe"]
+__all__ = ["Adapting", "adapt_network", "check_serves", "loss_of", "make_recipe"]
 
 _FEWEST_TARGET_ROWS = 2
 
@@ -49,8 +49,43 @@ def loss_of(task: Task, config: TrainingConfig, source: TrainingRows) -> LossOf:
 
 
 def make_recipe(recipe: RecipeOf, task: Task, config: TrainingConfig, source: TrainingRows) -> AdaptationRecipe:
-    """Return a recipe's phases with objectives of their own: one recipe serves many trainings, its objectives one."""
-    return recipe(loss_of(task, config, source))
+    """Return a recipe's phases with objectives of their own: one recipe serves many trainings, its objectives one.
+
+    Raises
+    ------
+    ConfigError
+        If labels are numbers and a term reads classes: of one output without classes such a term is a constant.
+    """
+    made = recipe(loss_of(task, config, source))
+    check_serves(made, task, "adapt")
+    return made
+
+
+def check_serves(recipe: AdaptationRecipe, task: Task, who: str) -> None:
+    """Refuse a recipe that reads classes where labels are numbers.
+
+    Parameters
+    ----------
+    recipe : AdaptationRecipe
+        Made for the task.
+    task : Task
+        What labels mean.
+    who : str
+        Who refuses, for the message.
+
+    Raises
+    ------
+    ConfigError
+        With the terms that read classes.
+    """
+    if task.kind != "regression":
+        return
+    reading = dict.fromkeys(type(term).__name__ for term in recipe.objectives if term.reads_classes)
+    if reading or recipe.unknown_above is not None:
+        raise ConfigError(
+            f"{who}: {', '.join(reading) or 'the recipe'} reads probabilities of classes, and the labels are numbers; take "
+            "a method that compares features, such as dann, dan, cmd, wdgrl or deep-coral."
+        )
 
 
 @dataclass(frozen=True)
