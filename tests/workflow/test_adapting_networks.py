@@ -33,14 +33,15 @@ from headstart.workflow.adaptations import (
 from headstart.workflow.candidates_of_adapt import read_candidates, try_all
 from headstart.workflow.committee import COMMITTEE, FittedCommittee, add_committee
 from headstart.workflow.domains import open_two_domains
-from headstart.workflow.entrants import Entrant
-from headstart.workflow.ladder import BudgetSpent
+from headstart.workflow.entrants import Entrant, Room
+from headstart.workflow.ladder import BudgetSpent, Clock
 from headstart.workflow.network_rivals import (
     FittedNetwork,
     FittedStages,
     StagedTraining,
     make_network,
     raw_features,
+    try_stages,
 )
 
 QUIET = Progress(quiet=True)
@@ -257,6 +258,31 @@ def test_stages_are_broken_off_when_the_budget_ends(network: Backbone, monkeypat
     assert found.selection.chosen == NO_ADAPTATION and found.left_out == ("source-only",)
     assert found.lines[1].note == "the budget ran out in the middle of it"
     assert len(ends) == 1 and 0.8 * 1800 < ends[0] <= 0.9 * 1800  # half of what is left: the way back takes as long
+
+
+@pytest.mark.golden
+def test_stages_are_not_begun_where_those_before_were_broken_off(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([100.0, 100.0, 50.0, 50.0, 50.0])
+
+    class Slow(Progress):
+        def _draw(self, stage: Any) -> None:
+            monkeypatch.setattr(network_rivals.time, "perf_counter", lambda: 1e9)  # it has taken very long
+            raise BudgetSpent("the budget is spent")
+
+    monkeypatch.setattr(Room, "left", property(lambda self: next(left, 50.0)))
+    monkeypatch.setattr(network_rivals, "with_deadline", lambda *_: Slow(quiet=True))
+    source, labels = pictures(24, 0, 0)
+    target, _ = pictures(20, 60, 1)
+    two = open_two_domains("adapt", source, target, labelled=True, labels=labels, backbones=[network], store=False)
+    recipes = {name: read_recipe(name) for name in ("source-only", "mcc")}
+    codes = np.array([label == "down" for label in labels], dtype=np.int64)
+    given = {"needs": CircularTest().wants, "room": Room(Clock(1000.0))}
+    rivals = try_stages(recipes, two, codes, ("across", "down"), StagedTraining("last-stages:1"), **given)
+    reasons = [rival.evidence.reason for rival in rivals]  # type: ignore[union-attr]
+    assert reasons[0] == "the budget ran out in the middle of it"
+    assert reasons[1].startswith("the budget is too small for it") and rivals[1].cpu_seconds == 0
 
 
 @pytest.mark.golden

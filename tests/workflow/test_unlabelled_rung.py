@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from headstart.evaluation.selection import CandidateEvidence
 from headstart.methods import FeatureExtraction
 from headstart.workflow import FitConfig, adapting, candidates_of_adapt
 from headstart.workflow.entrants import Room
+from headstart.workflow.finishing import _above_limits, _is_of_a_run
 from headstart.workflow.head_rungs import HeadSettings
 from headstart.workflow.ladder import Clock
+from headstart.workflow.limits import Limits
 from headstart.workflow.unlabelled_rung import Served, UnlabelledRung, open_unlabelled
 
 QUIET = Progress(quiet=True)
@@ -159,6 +162,19 @@ def test_fit_delivers_both_models_says_what_each_is_for_and_forgets_an_old_one(t
     assert "adaptation to rows without labels" in page and "cannot judge adapted/" in page
     about = json.loads((tmp_path / "out" / "adapted" / "adapt.json").read_text())
     assert about["source"] == "rows" and about["target"] == "others.csv" and "--unlabelled" in about["command"]
+    assert not any("above its limit" in note for note in run.report.notes)
     again = headstart.fit(tmp_path / "rows.csv", unlabelled=tmp_path / "rows.csv", **options)
     assert again.adaptation is None and not (tmp_path / "out" / "adapted").exists()
     assert "model/ is for both" in str(again)
+
+
+def test_what_a_user_keeps_in_the_folder_is_left_alone_and_large_models_are_said(tmp_path: Path) -> None:
+    (tmp_path / "adapt.json").write_text('{"command": "headstart adapt a b --out runs/x/adapted"}')
+    assert not _is_of_a_run(tmp_path) and not _is_of_a_run(tmp_path / "nothing")
+    (tmp_path / "adapt.json").write_text('{"command": "headstart fit a --unlabelled b"}')
+    assert _is_of_a_run(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(bytes(2000))
+    done, adaptation = Mock(limits=Limits(size=1000)), Mock(folder=tmp_path)
+    assert _above_limits(done, adaptation)[0].startswith("The model in adapted/ is above its limit: size 2.0 kB")
+    assert _above_limits(Mock(limits=Limits()), adaptation) == [] == _above_limits(done, None)

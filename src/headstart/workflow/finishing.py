@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import sys
@@ -86,6 +87,7 @@ def finish(done: Finished, folder: Path) -> Run:
     done.model.provenance = _provenance(done, data)
     done.model.feature_names = done.prepared.train.feature_names
     adaptation = _write_adaptation(done, data, folder / ADAPTED)
+    data = replace(data, notes=[*data.notes, *_above_limits(done, adaptation)])
     data = _write(done, data, rows, predictions, folder)
     index.remember(folder, report_json(data), done.progress)
     return Run(done.model, data, predictions, folder, adaptation)
@@ -304,8 +306,8 @@ def _write(done: Finished, data: ReportData, rows: Dataset, predictions: Predict
 
 
 def _write_adaptation(done: Finished, data: ReportData, folder: Path) -> Adaptation | None:
-    """Write what serves the rows without labels, and return it; an older adaptation goes, for it belongs to an older run."""
-    if (folder / "model" / "model.json").is_file():
+    """Write what serves the rows without labels, and return it; that of an earlier run goes, for it belongs to other rows."""
+    if _is_of_a_run(folder):
         shutil.rmtree(folder)
     if done.adaptation is None:
         return None
@@ -314,6 +316,23 @@ def _write_adaptation(done: Finished, data: ReportData, folder: Path) -> Adaptat
     folder.mkdir(parents=True, exist_ok=True)
     write_adaptation(adaptation, folder)
     return adaptation
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    """Return whether `fit` wrote an adaptation; what a user keeps there by ``adapt --out`` is left alone."""
+    try:
+        about = json.loads((folder / "adapt.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and str(about.get("command")).startswith(("headstart fit", "headstart.fit"))
+
+
+def _above_limits(done: Finished, adaptation: Adaptation | None) -> list[str]:
+    """Return what a reader must know where the second model is larger than any model may be."""
+    if adaptation is None or adaptation.folder is None:
+        return []
+    over = done.limits.broken_by(size=folder_size(adaptation.folder / "model"))
+    return [f"The model in {ADAPTED}/ is above its limit: {'; '.join(over)}."] if over else []
 
 
 def _truth(rows: Dataset) -> list[Any]:

@@ -264,6 +264,7 @@ def try_stages(
                 room.promise(time.perf_counter() - wall_started)
             evidence = _evidence(found, recipe, name, two, codes_n, source, training, needs, room)
         except BudgetSpent:
+            longest = max(longest, time.perf_counter() - wall_started)  # the next would take as long, and more
             fitted, evidence = None, FailedCandidate("the budget ran out in the middle of it", begun=False)
         except (ConfigError, DataError, TrainingError) as error:
             fitted, evidence = None, FailedCandidate(str(error))
