@@ -139,6 +139,22 @@ def test_rows_of_another_kind_are_refused_before_any_work(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_may_hold_both(tmp_path: Path) -> None:
+    values, names = rows()
+    table = pd.DataFrame(values, columns=["a", "b", "c"]).assign(kind=[None] * 30 + list(names[30:]))
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    train = headstart.open_dataset(tmp_path / "rows.csv", label="kind")
+    given: dict[str, Any] = {"labelled_ids": train.ids}
+    for place, same in ((tmp_path / "rows.csv", str(tmp_path / "rows.csv")), (table, table)):
+        own = open_unlabelled(place, train, FitConfig(label="kind"), labelled=same, **given).rows
+        np.testing.assert_array_equal(own.matrix(), values[:30])
+    other = open_unlabelled(tmp_path / "rows.csv", train, FitConfig(label="kind"), labelled=table, **given).rows
+    assert len(other) == 80  # another table, whatever its rows are called
+    full = headstart.open_dataset(values, labels=names)
+    with pytest.raises(DataError, match="every row has a label"):
+        open_unlabelled(values, full, FitConfig(), labelled=values, labelled_ids=full.ids)
+
+
 @pytest.mark.golden
 def test_fit_delivers_both_models_says_what_each_is_for_and_forgets_an_old_one(tmp_path: Path) -> None:
     columns = ["a", "b", "c"]
@@ -163,7 +179,8 @@ def test_fit_delivers_both_models_says_what_each_is_for_and_forgets_an_old_one(t
     about = json.loads((tmp_path / "out" / "adapted" / "adapt.json").read_text())
     assert about["source"] == "rows" and about["target"] == "others.csv" and "--unlabelled" in about["command"]
     assert not any("above its limit" in note for note in run.report.notes)
-    again = headstart.fit(tmp_path / "rows.csv", unlabelled=tmp_path / "rows.csv", **options)
+    pd.DataFrame(rows(160, seed=2)[0], columns=columns).to_csv(tmp_path / "alike.csv", index=False)
+    again = headstart.fit(tmp_path / "rows.csv", unlabelled=tmp_path / "alike.csv", **options)
     assert again.adaptation is None and not (tmp_path / "out" / "adapted").exists()
     assert "model/ is for both" in str(again)
 

@@ -80,7 +80,9 @@ def fit(
     ] = "auto",
     unlabelled: Annotated[
         str | None,
-        typer.Option(help="Rows without labels the model will meet; adapted to where they are of another domain."),
+        typer.Option(
+            help="Rows without labels the model will meet (or the same table, for its own); adapted to where they moved."
+        ),
     ] = None,
     max_size: Annotated[str | None, typer.Option(help="Largest saved model, such as 20MB.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Most memory while training, such as 4GB.")] = None,

@@ -37,7 +37,7 @@ class FitConfig:
         solved head. ``"head"``: never. ``"last-stages"``, ``"full"``, ``"layerwise-decay"``, ``"gradual-unfreezing"``,
         ``"lp-ft"``, ``"lora"`` (a number may follow: ``"last-stages:2"``) or ``"search"``: this and no other.
     unlabelled : str, optional
-        Rows without labels that the model will meet: a folder, file or table.
+        Rows without labels that the model will meet: a folder, file or table; the labelled table again for its rows without one.
     max_size, max_memory : str, optional
         Most bytes of the saved model (``"20MB"``), and of the process's memory (``"4GB"``).
     backbones : tuple of str

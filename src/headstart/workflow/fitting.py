@@ -89,8 +89,9 @@ def fit(
     classes : sequence of str, optional
         Class names in the order wanted.
     unlabelled : path, DataFrame, array, list or Dataset, optional
-        Rows without labels, which the model will meet. Where a gap shows that their features moved away from the labelled ones,
-        candidates compete to serve them (as in `adapt`), and a second model lies in ``adapted/`` of the run's folder.
+        Rows without labels, which the model will meet; the labelled table again for those of its rows that have none. Where a gap
+        shows that their features moved away from the labelled ones, candidates compete to serve them (as in `adapt`), and a second
+        model lies in ``adapted/`` of the run's folder.
     out : path, optional
         Folder of the run; ``runs/NAME`` when left out. A run that was killed goes on when it is asked for again.
     backbones : sequence, optional
@@ -139,7 +140,10 @@ def fit(
     assert prepared.train.task is not None
     goal = None if config.goal is None else parse_goal(config.goal, prepared.train.task)
     limits = limits if goal is None else limits.tightened(goal.limits)
-    others = None if unlabelled is None else open_unlabelled(unlabelled, prepared.train, config)
+    others = None
+    if unlabelled is not None:
+        ids = [*prepared.train.ids, *prepared.test_rows.ids]
+        others = open_unlabelled(unlabelled, prepared.train, config, labelled=source, labelled_ids=ids)
     job = _Fit(prepared, config, goal, limits, clock, store, progress, folder, command)
     try:
         climbed = job.climb(backbones or config.backbones)

@@ -11,11 +11,13 @@ first model as before and cannot judge the second, so that one has no figure her
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from headstart.backbones import Backbone
-from headstart.core.errors import DomainError, HeadstartError
+from headstart.core.errors import DataError, DomainError, HeadstartError
 from headstart.core.progress import Progress
 from headstart.data import Dataset, is_table, open_dataset
 from headstart.distances.diagnosis import Diagnosis
@@ -56,22 +58,28 @@ class Served:
     adaptation: Adaptation | None = None
 
 
-def open_unlabelled(source: Any, train: Dataset, config: FitConfig) -> UnlabelledRows:
+def open_unlabelled(
+    source: Any, train: Dataset, config: FitConfig, *, labelled: Any = None, labelled_ids: Collection[str] = ()
+) -> UnlabelledRows:
     """Open rows without labels, by the columns of the labelled ones; labels that come with them are left behind.
 
     Parameters
     ----------
     source : path, DataFrame, array, list or Dataset
-        The rows.
+        The rows. Where they are the same table as the labelled ones: those of its rows that have no label.
     train : Dataset
         Rows of the run.
     config : FitConfig
         Columns of tables.
+    labelled : the same
+        Where the labelled rows came from.
+    labelled_ids : collection of str
+        Names of all labelled rows, sealed ones too.
 
     Raises
     ------
     HeadstartError
-        If they cannot be opened, or are of another kind or width than the labelled ones.
+        If they cannot be opened, are of another kind or width than the labelled ones, or none is without a label.
     """
     columns: dict[str, Any] = {}
     if is_table(source):
@@ -79,6 +87,13 @@ def open_unlabelled(source: Any, train: Dataset, config: FitConfig) -> Unlabelle
         if train.feature_names and not columns:
             columns = {"features": train.feature_names}
     rows = open_dataset(source, unlabelled=True, **columns)
+    if _is_same(source, labelled):
+        known = set(labelled_ids)
+        rows = rows.subset([place for place, name in enumerate(rows.ids) if name not in known])
+        if len(rows) == 0:
+            raise DataError(
+                "fit: every row has a label; name other rows as unlabelled, or leave the label of some rows empty."
+            )
     if rows.modality != train.modality:
         raise DomainError(
             f"fit: labelled rows are {train.modality} rows, but those without labels {rows.modality} rows; one base model must "
@@ -90,6 +105,12 @@ def open_unlabelled(source: Any, train: Dataset, config: FitConfig) -> Unlabelle
             f"{rows.matrix().shape[1]}; give both the same columns."
         )
     return UnlabelledRows(rows.unlabelled(), title_of(source, "the unlabelled rows"))
+
+
+def _is_same(one: Any, two: Any) -> bool:
+    if isinstance(one, (str, Path)) and isinstance(two, (str, Path)):
+        return Path(one).expanduser().resolve() == Path(two).expanduser().resolve()
+    return one is two
 
 
 @dataclass(frozen=True)
