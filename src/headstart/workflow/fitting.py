@@ -89,8 +89,8 @@ def fit(
     classes : sequence of str, optional
         Class names in the order wanted.
     unlabelled : path, DataFrame, array, list or Dataset, optional
-        Rows without labels, which the model will meet; the labelled table again for those of its rows that have none. Where a gap
-        shows that their features moved away from the labelled ones, candidates compete to serve them (as in `adapt`), and a second
+        Rows without labels, which the model will meet; the labelled table again for its rows that have none. Where a gap shows
+        that features moved away from those of the labelled ones, candidates compete to serve them (as in `adapt`), and a second
         model lies in ``adapted/`` of the run's folder.
     out : path, optional
         Folder of the run; ``runs/NAME`` when left out. A run that was killed goes on when it is asked for again.
