@@ -23,6 +23,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,7 +36,15 @@ from headstart.alignment.gaussians import symmetric_powers
 from headstart.alignment.kernel_rows import RowScale, gaussian_kernel, unit_rows
 from headstart.core.errors import ConfigError, DomainError
 
-__all__ = ["MMDProjection", "View", "check_above_zero", "check_whole", "leading_projection", "mean_contrasts"]
+__all__ = [
+    "MMDProjection",
+    "SpreadRows",
+    "View",
+    "check_above_zero",
+    "check_whole",
+    "leading_projection",
+    "mean_contrasts",
+]
 
 Array = npt.NDArray[Any]
 _DENSE = 1200  # up to here a dense solver is as fast as Lanczos
@@ -105,8 +114,33 @@ class _InverseRoot:
         return np.asarray(right - self.basis_pc @ scaled)
 
 
-def leading_projection(rows_np: Array, contrasts_nc: Array, num_components: int) -> Array:
+class SpreadRows:
+    """Rows R of an eigenproblem, and what all its solutions share: a basis of their span where they are wide, their scatter.
+
+    Parameters
+    ----------
+    rows_np : ndarray of shape (n + m, p)
+        Source rows first.
+    """
+
+    def __init__(self, rows_np: Array) -> None:
+        self.basis_pq: Array | None = None
+        self.rows_nq = rows_np
+        if rows_np.shape[1] > len(rows_np):  # nothing varies outside the span of the rows
+            self.basis_pq = linalg.qr(rows_np.T, mode="economic", check_finite=False)[0]
+            self.rows_nq = rows_np @ self.basis_pq
+
+    @cached_property
+    def scatter_qq(self) -> Array:
+        """``R'HR``."""
+        centred = self.rows_nq - self.rows_nq.mean(axis=0)
+        return np.asarray(centred.T @ centred)
+
+
+def leading_projection(rows: Array | SpreadRows, contrasts_nc: Array, num_components: int) -> Array:
     """Return A of shape (p, r): the directions of largest spread over discrepancy, with ``A'R'HRA = (n + m) I``, signs fixed.
+
+    ``rows`` is R, or what `SpreadRows` keeps of it where several problems share it.
 
     Directions without spread are left out, so that r may be less than ``num_components``.
 
@@ -116,45 +150,42 @@ def leading_projection(rows_np: Array, contrasts_nc: Array, num_components: int)
     >>> leading_projection(rows, mean_contrasts(2, 2), 1).round(4).tolist()         # variance 1/2 becomes 1
     [[1.4142], [0.0]]
     """
-    num_rows, width = rows_np.shape
-    if width > num_rows:  # nothing varies outside the span of the rows
-        basis = linalg.svd(rows_np, full_matrices=False, check_finite=False)[2].T
-        return np.asarray(basis @ leading_projection(rows_np @ basis, contrasts_nc, num_components))
-    root = _InverseRoot(rows_np.T @ contrasts_nc)
+    spread = rows if isinstance(rows, SpreadRows) else SpreadRows(rows)
+    num_rows, width = spread.rows_nq.shape
+    root = _InverseRoot(spread.rows_nq.T @ contrasts_nc)
     wanted = min(num_components, width)
-    if width <= _DENSE or wanted > width // 4:
-        values, vectors = _dense(rows_np, root, wanted)
-    else:
-        values, vectors = _lanczos(rows_np, root, wanted)
+    solve = _dense if width <= _DENSE or wanted > width // 4 else _lanczos
+    values, vectors = solve(spread, root, wanted)
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > max(values[0], 0.0) * width * np.finfo(np.float64).eps
     projection = np.asarray(root(vectors[:, kept]) * np.sqrt(num_rows / values[kept]))
+    if spread.basis_pq is not None:
+        projection = spread.basis_pq @ projection
     places = np.abs(projection).argmax(axis=0)
     signs = np.sign(projection[places, np.arange(projection.shape[1])])
     return np.asarray(projection * signs)
 
 
-def _dense(rows_np: Array, root: _InverseRoot, wanted: int) -> tuple[Array, Array]:
-    centred = rows_np - rows_np.mean(axis=0)
-    half = root(root(centred.T @ centred).T)
+def _dense(spread: SpreadRows, root: _InverseRoot, wanted: int) -> tuple[Array, Array]:
+    half = root(root(spread.scatter_qq).T)
     width = len(half)
     values, vectors = linalg.eigh((half + half.T) / 2, subset_by_index=[width - wanted, width - 1], check_finite=False)
     return values, vectors
 
 
-def _lanczos(rows_np: Array, root: _InverseRoot, wanted: int) -> tuple[Array, Array]:
-    width = rows_np.shape[1]
+def _lanczos(spread: SpreadRows, root: _InverseRoot, wanted: int) -> tuple[Array, Array]:
+    rows_nq, width = spread.rows_nq, spread.rows_nq.shape[1]
 
     def multiply(vector: Array) -> Array:
-        spread = rows_np @ root(np.ravel(vector))
-        return root(rows_np.T @ (spread - spread.mean()))
+        seen = rows_nq @ root(np.ravel(vector))
+        return root(rows_nq.T @ (seen - seen.mean()))
 
     start = np.random.default_rng(0).normal(size=width)
     operator: Any = LinearOperator((width, width), matvec=multiply, dtype=np.float64)
     try:
         values, vectors = eigsh(operator, k=wanted, which="LA", v0=start, tol=1e-10)  # type: ignore[call-overload]
     except ArpackNoConvergence:
-        return _dense(rows_np, root, wanted)
+        return _dense(spread, root, wanted)
     order = np.argsort(values)
     return values[order], vectors[:, order]
 
@@ -176,6 +207,11 @@ class View:
     rows_np: Array
     map: Callable[[Array], Array]
     coefficients: Callable[[Array], Array]
+
+    @cached_property
+    def spread(self) -> SpreadRows:
+        """What every solution on these rows shares."""
+        return SpreadRows(self.rows_np)
 
 
 class MMDProjection(FeatureAligner):
@@ -246,7 +282,7 @@ class MMDProjection(FeatureAligner):
 
     def _solve(self, view: View, contrasts_nc: Array) -> Array:
         """Return the map (p, r) for one set of means."""
-        found = leading_projection(view.rows_np, contrasts_nc, self.num_components)
+        found = leading_projection(view.spread, contrasts_nc, self.num_components)
         sizes = 1.0 if self.whiten else np.linalg.norm(view.coefficients(found), axis=0)
         return np.asarray(view.map(found) / sizes)
 

@@ -64,6 +64,10 @@ def base_classifier(source_nd: Array, codes_n: Array, *, seed: int = 0) -> Logis
     if smallest < 2:
         return model
     folds = StratifiedKFold(min(3, smallest), shuffle=True, random_state=seed)
+    if source_nd.shape[1] > len(
+        source_nd
+    ):  # the penalty is on the length alone: a basis of the rows' span costs less, says the same
+        source_nd = source_nd @ np.linalg.qr(np.asarray(source_nd, dtype=np.float64).T)[0]
     search = GridSearchCV(model, {"C": list(PENALTIES)}, cv=folds, scoring="neg_log_loss", refit=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a penalty at which the solver has not converged is not chosen by being silent
