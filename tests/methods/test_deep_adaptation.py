@@ -18,7 +18,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.tasks import Task
 from headstart.data import Dataset, open_dataset
 from headstart.evaluation.selection import CandidateEvidence, CircularValidation
-from headstart.methods import AdaptedNetwork, DeepAdaptation
+from headstart.methods import AdaptedNetwork, AdaptedNetworkRegressor, DeepAdaptation
 from headstart.methods.adaptations import AdaptationRecipe, LossOf, joint, source_only
 from headstart.methods.adaptations.heads import heads_of, split_head
 from headstart.model import load_model
@@ -400,7 +400,10 @@ class Together:
 
 @pytest.mark.golden
 @parametrize_with_checks(
-    [kind(Together(), "dense16-relu", num_steps=80, learning_rate=1e-2) for kind in (AdaptedNetwork, DomainLabelled)]
+    [
+        kind(Together(), "dense16-relu", num_steps=80, learning_rate=1e-2)
+        for kind in (AdaptedNetwork, DomainLabelled, AdaptedNetworkRegressor)
+    ]
 )
 def test_it_keeps_to_scikit_learn(estimator: object, check: Callable[[object], None]) -> None:
     check(estimator)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from headstart import distances
 from headstart.core.errors import ConfigError, ShapeError
@@ -32,6 +33,8 @@ FUNCTIONS = {
     "sinkhorn": distances.sinkhorn_divergence,
     "wasserstein-1": lambda a, b: distances.exact_wasserstein(a, b, order=1),
     "wasserstein-2": lambda a, b: distances.exact_wasserstein(a, b, order=2),
+    "kl-gaussian": distances.kl_divergence,
+    "js-gaussian": distances.js_divergence,
 }
 # what the distance holds constant is held constant here too, or the twin has no such gradient
 FIXED: dict[str, dict[str, Any]] = {
@@ -78,6 +81,31 @@ def test_the_gradient_of_max_sliced_is_that_along_the_direction_found() -> None:
     direction = torch.from_numpy(distances.max_sliced_direction(S, T, seed=objective.step_seed()))
     distances.wasserstein_1d(S @ direction, second @ direction, order=2).backward()
     assert torch.allclose(first.grad, second.grad, atol=1e-12)
+
+
+def test_divergences_of_gaussians_are_their_formulas() -> None:
+    """KL by NumPy's own inverse and determinant, JS by densities of SciPy, on rows standardised together."""
+    centre = (SOURCE.mean(0) + TARGET.mean(0)) / 2
+    spread = np.sqrt((((SOURCE - centre) ** 2).mean(0) + ((TARGET - centre) ** 2).mean(0)) / 2)
+    rows = [(part - centre) / spread for part in (SOURCE, TARGET)]
+    means, covariances = [part.mean(0) for part in rows], [np.cov(part.T) + 0.1 * np.eye(3) for part in rows]
+    inverse, gap = np.linalg.inv(covariances[1]), means[1] - means[0]
+    determinants = [np.linalg.det(covariance) for covariance in covariances]
+    kl = (np.trace(inverse @ covariances[0]) + gap @ inverse @ gap - 3 + np.log(determinants[1] / determinants[0])) / 2
+    densities = [
+        [stats.multivariate_normal(m, c).pdf(part) for m, c in zip(means, covariances, strict=True)] for part in rows
+    ]
+    js = (
+        np.log(2 * densities[0][0] / sum(densities[0])).mean() + np.log(2 * densities[1][1] / sum(densities[1])).mean()
+    ) / 2
+    for name, wanted in (("kl-gaussian", kl), ("js-gaussian", js)):
+        objective = DomainDistance(name, options={"regularisation": 0.1})
+        assert objective(Batch(features=S), Batch(features=T)).item() == pytest.approx(wanted, rel=1e-9)
+        single = objective(Batch(features=S.float()), Batch(features=T.float()))
+        assert single.dtype == torch.float32 and single.item() == pytest.approx(wanted, rel=1e-4)
+        same = S.clone().requires_grad_()
+        objective(Batch(features=S), Batch(features=same)).backward()
+        assert same.grad is not None and same.grad.abs().max() < 1e-9  # equal domains are at the minimum
 
 
 def test_it_is_a_term_of_the_joint_loss() -> None:

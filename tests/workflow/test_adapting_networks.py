@@ -341,6 +341,9 @@ def test_names_are_aligners_first_and_networks_with_a_strategy() -> None:
         (["corall"], None, None, "no method 'corall'"),
         (["tca"], None, "full", "aligns features and trains no stages"),
         ([], "ce + nothing", None, "no objective 'nothing'"),
+        (["multi-task"], None, None, r"multi-task: MultiTask learns from labels of both streams.*\(few\) to mme"),
+        ([], "ce + 0.1*multi-task", "full", "MultiTask learns from labels of both streams"),
+        ([], "ce + domain-distance(distance=kl-neighbours)", None, "take 'energy' or 'mk-mmd'"),
         ([], None, "fulll", "Did you mean 'full'"),
     ],
 )

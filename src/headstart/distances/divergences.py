@@ -15,22 +15,23 @@ k-nearest-neighbor distances", IEEE Transactions on Information Theory 2009. Uni
 Use them between label distributions, or between few features; "gaussian" when one bump fits, "neighbours" when it does not.
 They ignore how *far* mass moved. In more than about 20 features no density can be estimated from some thousand rows: the figures
 then say "different", and not by how much. KL does not change when features are rescaled or mixed linearly; "neighbours" therefore
-standardises first.
+standardises first. Of tensors "gaussian" is a tensor with a gradient, through means, covariances and densities alike.
 Shapes: n source rows, m target rows, d features, k classes.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
+from array_api_compat import is_torch_array
 from scipy.spatial import cKDTree
 
 from headstart.core.errors import ConfigError, DataError, DomainError, did_you_mean
 from headstart.distances.moments import mean_and_covariance
-from headstart.distances.rows import as_numpy, read_domains
+from headstart.distances.rows import as_numpy, constant, read_domains
 
 __all__ = ["js_divergence", "kl_divergence", "label_js_divergence", "label_kl_divergence", "label_shares"]
 
@@ -133,7 +134,7 @@ def kl_divergence(
     estimator: Estimator = "gaussian",
     num_neighbours: int = 5,
     regularisation: float = 1e-3,
-) -> float:
+) -> Any:
     """Return the Kullback-Leibler divergence of the target's estimated density from the source's.
 
     Parameters
@@ -149,7 +150,7 @@ def kl_divergence(
 
     Returns
     -------
-    float
+    float, or Tensor of shape () for tensors under "gaussian"
         In nats; "neighbours" may be a little below 0 for equal domains. Infinite where all target rows lie apart from duplicated
         source rows.
 
@@ -164,19 +165,15 @@ def kl_divergence(
     0.25
     """
     who = "kl_divergence"
-    source, target = _standardised(who, source_nd, target_md, estimator, num_neighbours, regularisation)
-    if source.shape[1] == 0:
-        return 0.0
+    xp, source, target = _standardised(who, source_nd, target_md, estimator, num_neighbours, regularisation)
     if estimator == "neighbours":
-        return float(_log_ratio_by_neighbours(source, target, num_neighbours).mean())
-    source_mean, source_dd = _gaussian(who, source, regularisation)
-    target_mean, target_dd = _gaussian(who, target, regularisation)
-    lower = linalg.cholesky(target_dd, lower=True)
-    gap_d = linalg.solve_triangular(lower, target_mean - source_mean, lower=True)
-    source_root = linalg.cholesky(source_dd, lower=True)
-    spread = np.square(linalg.solve_triangular(lower, source_root, lower=True)).sum()
-    volume = 2 * float(np.log(np.diag(lower)).sum() - np.log(np.diag(source_root)).sum())
-    return float(spread + gap_d @ gap_d - source.shape[1] + volume) / 2
+        return float(_log_ratio_by_neighbours(source, target, num_neighbours).mean()) if source.shape[1] else 0.0
+    source_mean, source_root = _gaussian(who, xp, source, regularisation)
+    target_mean, target_root = _gaussian(who, xp, target, regularisation)
+    gap_d = xp.linalg.solve(target_root, (target_mean - source_mean)[:, None])
+    spread = xp.sum(xp.square(xp.linalg.solve(target_root, source_root)))
+    volume = 2 * (_log_volume(xp, target_root) - _log_volume(xp, source_root))
+    return _finish(spread + xp.sum(xp.square(gap_d)) - source.shape[1] + volume, source_nd)
 
 
 def js_divergence(
@@ -186,7 +183,7 @@ def js_divergence(
     estimator: Estimator = "gaussian",
     num_neighbours: int = 5,
     regularisation: float = 1e-3,
-) -> float:
+) -> Any:
     """Return the Jensen-Shannon divergence of the two domains' estimated densities.
 
     Parameters
@@ -196,7 +193,7 @@ def js_divergence(
 
     Returns
     -------
-    float
+    float, or Tensor of shape () for tensors under "gaussian"
         At most log 2 = 0.693, in nats; may be a little below 0 for equal domains. The noise of few neighbours pulls it down (by a
         fifth for 5 neighbours in two features): give more of them where the amount matters.
 
@@ -212,19 +209,20 @@ def js_divergence(
     0.693147
     """
     who = "js_divergence"
-    source, target = _standardised(who, source_nd, target_md, estimator, num_neighbours, regularisation)
-    if source.shape[1] == 0:
-        return 0.0
+    xp, source, target = _standardised(who, source_nd, target_md, estimator, num_neighbours, regularisation)
     if estimator == "neighbours":
+        if not source.shape[1]:
+            return 0.0
         ratios = [_log_ratio_by_neighbours(a, b, num_neighbours) for a, b in ((source, target), (target, source))]
     else:
-        gaussians = [_gaussian(who, rows, regularisation) for rows in (source, target)]
+        gaussians = [_gaussian(who, xp, rows, regularisation) for rows in (source, target)]
         ratios = [
-            _log_density(rows, *gaussians[own]) - _log_density(rows, *gaussians[1 - own])
+            _log_density(xp, rows, *gaussians[own]) - _log_density(xp, rows, *gaussians[1 - own])
             for own, rows in enumerate((source, target))
         ]
     # log(2 r / (1 + r)) of each row under its own domain, from log r without overflow
-    return float(sum((np.log(2.0) - np.logaddexp(0.0, -ratio)).mean() for ratio in ratios)) / 2
+    means = [xp.mean(math.log(2.0) - xp.logaddexp(xp.zeros_like(ratio), -ratio)) for ratio in ratios]
+    return _finish(means[0] + means[1], source_nd)
 
 
 def _kl(first_k: FloatArray, second_k: FloatArray) -> float:
@@ -236,7 +234,7 @@ def _kl(first_k: FloatArray, second_k: FloatArray) -> float:
 
 def _standardised(
     who: str, source_nd: Any, target_md: Any, estimator: str, num_neighbours: int, regularisation: float
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Any, Any, Any]:
     """Return both domains in float64, less the pooled mean and over the pooled deviation, without constant features."""
     if estimator not in ("gaussian", "neighbours"):
         near = did_you_mean(str(estimator), ("gaussian", "neighbours"))
@@ -246,35 +244,48 @@ def _standardised(
             f"{who}: num_neighbours is at least 1 and regularisation at least 0; got {num_neighbours} and {regularisation}."
         )
     min_rows = num_neighbours + 1 if estimator == "neighbours" else 2
-    _, source, target = read_domains(who, source_nd, target_md, min_rows=min_rows)
-    both = [as_numpy(rows).astype(np.float64) for rows in (source, target)]
-    means = [rows.mean(axis=0) for rows in both]
+    xp, source, target = read_domains(who, source_nd, target_md, min_rows=min_rows)
+    epsilon = float(xp.finfo(source.dtype).eps)
+    if estimator == "neighbours":
+        xp, source, target = np, as_numpy(source), as_numpy(target)
+    both = [xp.astype(rows, xp.float64) if xp is not np else rows.astype(np.float64) for rows in (source, target)]
+    means = [xp.mean(rows, axis=0) for rows in both]
     centre = (means[0] + means[1]) / 2
-    variances = [np.square(rows - centre).mean(axis=0) for rows in both]
-    deviation = np.sqrt((variances[0] + variances[1]) / 2)
-    varies = deviation > 4 * np.finfo(as_numpy(source).dtype).eps * np.abs(centre)
-    return (
-        (both[0] - centre)[:, varies] / deviation[varies],
-        (both[1] - centre)[:, varies] / deviation[varies],
-    )
+    variances = [xp.mean(xp.square(rows - centre), axis=0) for rows in both]
+    pooled = (variances[0] + variances[1]) / 2
+    varies = constant(pooled) > xp.square(4 * epsilon * constant(centre))
+    deviation = xp.sqrt(pooled[varies])
+    return xp, (both[0] - centre)[:, varies] / deviation, (both[1] - centre)[:, varies] / deviation
 
 
-def _gaussian(who: str, rows_nd: FloatArray, regularisation: float) -> tuple[FloatArray, FloatArray]:
-    mean, covariance = mean_and_covariance(np, rows_nd)
-    covariance = covariance + regularisation * np.eye(len(mean))
-    if np.linalg.eigvalsh(covariance)[0] <= 1e-14:
+def _gaussian(who: str, xp: Any, rows_nd: Any, regularisation: float) -> tuple[Any, Any]:
+    """Return the mean and the lower root L of the covariance L L'."""
+    mean, covariance = mean_and_covariance(xp, rows_nd)
+    covariance = covariance + regularisation * xp.asarray(np.eye(len(mean)), device=covariance.device)
+    if len(mean) and np.linalg.eigvalsh(as_numpy(covariance))[0] <= 1e-14:
         raise DomainError(
             f"{who}: a domain has no spread in some direction ({len(rows_nd)} rows, {len(mean)} features), so that it has no "
             "density; give a regularisation above 0."
         )
-    return mean, covariance
+    return mean, xp.linalg.cholesky(covariance)
 
 
-def _log_density(rows_nd: FloatArray, mean_d: FloatArray, covariance_dd: FloatArray) -> FloatArray:
+def _log_volume(xp: Any, lower_dd: Any) -> Any:
+    return xp.sum(xp.log(xp.linalg.diagonal(lower_dd)))
+
+
+def _log_density(xp: Any, rows_nd: Any, mean_d: Any, lower_dd: Any) -> Any:
     """Return the log density of a Gaussian less the constant that all Gaussians share."""
-    lower = linalg.cholesky(covariance_dd, lower=True)
-    standard = linalg.solve_triangular(lower, (rows_nd - mean_d).T, lower=True)
-    return np.asarray(-np.square(standard).sum(axis=0) / 2 - np.log(np.diag(lower)).sum())
+    standard = xp.linalg.solve(lower_dd, (rows_nd - mean_d).T)
+    return -xp.sum(xp.square(standard), axis=0) / 2 - _log_volume(xp, lower_dd)
+
+
+def _finish(doubled: Any, given: Any) -> Any:
+    """Return half of it: a number, or a tensor of the type that features came in, float32 for half precision."""
+    if not is_torch_array(doubled):
+        return float(doubled) / 2
+    kept = given.dtype if given.dtype == doubled.dtype else doubled.float().dtype
+    return (doubled / 2).to(kept)
 
 
 def _log_ratio_by_neighbours(own_nd: FloatArray, other_md: FloatArray, num_neighbours: int) -> FloatArray:

@@ -5,7 +5,8 @@
 Source: Ben-David et al., "A theory of learning from different domains", Machine Learning 2010, theorem 2: the target's error is
 at most the source's, plus how far apart the domains are, plus what the best joint model errs. Distances have their own sources.
 Use it with the task's loss on source rows, where both domains have the same classes in about the same shares.
-It ignores classes: with other class shares in the target, domains that match are domains mixed up.
+It ignores classes: with other class shares in the target, domains that match are domains mixed up. The divergences of Gaussians
+(``kl-gaussian``, ``js-gaussian``) ask for more rows in a batch than features, or a ``regularisation`` near 1; 'frechet' does not.
 Shapes: n source rows, m target rows, d features.
 """
 
@@ -24,6 +25,8 @@ from headstart.distances import (
     energy_distance,
     exact_wasserstein,
     gaussian_frechet_distance,
+    js_divergence,
+    kl_divergence,
     linear_discrepancy,
     linear_time_mmd,
     max_sliced_wasserstein,
@@ -43,6 +46,14 @@ def _wasserstein(order: int) -> Callable[[Any, Any], Any]:
     return lambda source_nd, target_md: exact_wasserstein(source_nd, target_md, order=order)
 
 
+def _kl_gaussian(source_nd: Any, target_md: Any, regularisation: float = 1e-3) -> Any:
+    return kl_divergence(source_nd, target_md, regularisation=regularisation)
+
+
+def _js_gaussian(source_nd: Any, target_md: Any, regularisation: float = 1e-3) -> Any:
+    return js_divergence(source_nd, target_md, regularisation=regularisation)
+
+
 DIFFERENTIABLE: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "mk-mmd": mk_mmd,
@@ -56,18 +67,17 @@ DIFFERENTIABLE: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "sinkhorn": sinkhorn_divergence,
         "wasserstein-1": _wasserstein(1),
         "wasserstein-2": _wasserstein(2),
+        "kl-gaussian": _kl_gaussian,
+        "js-gaussian": _js_gaussian,
     }
 )
 
-_DENSITY = "estimates densities outside autograd; 'frechet' compares the same two Gaussians"
 _NEIGHBOURS = "counts nearest neighbours, which has no gradient; take 'energy' or 'mk-mmd'"
 _LABELS = "takes labels and no features"
 _REPRESENTATIONS = "compares two representations of the same rows, not two domains"
 NOT_DIFFERENTIABLE: Mapping[str, str] = MappingProxyType(
     {
         "proxy-a": "trains a classifier of its own; a critic that trains along (an adversarial objective) is its loss form",
-        "kl-gaussian": _DENSITY,
-        "js-gaussian": _DENSITY,
         "kl-neighbours": _NEIGHBOURS,
         "js-neighbours": _NEIGHBOURS,
         "label-kl": _LABELS,

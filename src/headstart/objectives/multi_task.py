@@ -7,7 +7,8 @@
 Source: Caruana, "Multitask learning", Machine Learning 1997, for hard sharing; Evgeniou & Pontil, "Regularized multi-task
 learning", KDD 2004, for a penalty of what tasks share and another of what each has alone; the shared part is pulled to its start
 instead of zero, as in L2-SP (arXiv:1802.01483). Which penalties L_shared and L_specific stand for is our reading.
-Use it where rows of the second stream are labelled as well, and the two tasks need not have the same classes.
+Use it where rows of the second stream are labelled as well, and the two tasks need not have the same classes. Adaptation takes
+the labels off its second stream and so refuses this term; the loop itself (`headstart.training.train`) takes both with labels.
 It ignores how much the tasks help each other; ``balance`` weighs the one loss against the other.
 Shapes: b rows of a batch, k outputs of a head.
 """
@@ -75,6 +76,7 @@ class MultiTask(Objective):
     """
 
     needs = frozenset({"labels", "logits"})
+    labels_both = True
 
     def __init__(
         self,

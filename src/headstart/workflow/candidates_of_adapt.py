@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from headstart.catalog import entries, find, read_objectives, read_recipe
 from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.progress import Progress
+from headstart.core.tasks import Task
+from headstart.methods.adaptations.carry_out import check_serves
+from headstart.objectives import CrossEntropy
 from headstart.training.strategies import read_strategy
 from headstart.workflow.adaptations import (
     DEFAULT_NETWORKS,
@@ -117,6 +120,8 @@ def read_candidates(
         recipes[name] = read_recipe(name)
     if objectives is not None:
         recipes[objectives] = read_objectives(objectives)
+    for name, recipe in recipes.items():
+        check_serves(recipe(lambda head: CrossEntropy(head=head)), Task("classification", ("a", "b")), f"adapt: {name}")
     if strategy is not None:
         alone = {SOURCE_ONLY: read_recipe(SOURCE_ONLY)}
         return CandidatePlan((), {}, {**alone, **recipes, **translations})

@@ -54,7 +54,8 @@ def make_recipe(recipe: RecipeOf, task: Task, config: TrainingConfig, source: Tr
     Raises
     ------
     ConfigError
-        If labels are numbers and a term reads classes: of one output without classes such a term is a constant.
+        If a term reads labels of the second stream, or labels are numbers and a term reads classes: of one output without
+        classes such a term is a constant.
     """
     made = recipe(loss_of(task, config, source))
     check_serves(made, task, "adapt")
@@ -62,7 +63,7 @@ def make_recipe(recipe: RecipeOf, task: Task, config: TrainingConfig, source: Tr
 
 
 def check_serves(recipe: AdaptationRecipe, task: Task, who: str) -> None:
-    """Refuse a recipe that reads classes where labels are numbers.
+    """Refuse a recipe that reads labels of the second stream, or classes where labels are numbers.
 
     Parameters
     ----------
@@ -76,8 +77,14 @@ def check_serves(recipe: AdaptationRecipe, task: Task, who: str) -> None:
     Raises
     ------
     ConfigError
-        With the terms that read classes.
+        With the terms that will not do, and what does.
     """
+    both = dict.fromkeys(type(term).__name__ for term in recipe.objectives if term.labels_both)
+    if both:
+        raise ConfigError(
+            f"{who}: {', '.join(both)} learns from labels of both streams, and adapting takes the target's off; give a few "
+            "labelled target rows (few) to mme or any other network, or train two labelled tasks with headstart.training.train."
+        )
     if task.kind != "regression":
         return
     reading = dict.fromkeys(type(term).__name__ for term in recipe.objectives if term.reads_classes)
