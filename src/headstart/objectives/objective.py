@@ -172,8 +172,9 @@ class Objective(nn.Module):
     needs: frozenset[str] = frozenset()  # of the class; of the instance where the configuration decides
     weight: float
     reads_classes: bool = (
-        False  # whether it is nothing without classes: it reads their probabilities, or labels that are classes
+        False  # whether it is nothing without classes: probabilities of them, or labels that are classes
     )
+    labels_both: bool = False  # whether rows of the second stream need labels, too
 
     def prepare(self, setup: Setup) -> None:
         """Look once at the network and the training targets, before the first step. The default looks at nothing."""
