@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,22 @@ def test_the_cheapest_learns_first_and_who_needs_more_than_is_left_does_not(monk
     assert left_out.evidence.reason == reason and left_out.cpu_seconds == 0
     choice = select({one.name: one.evidence for one in rivals}, CircularTest(), no_adaptation=NO_ADAPTATION)
     assert choice.scores["coral"].reason == reason  # not "failed": it was never begun
+
+
+def test_time_is_kept_for_what_choosing_will_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "foretold_seconds", lambda *_: 5.0)
+    given, codes = entrants("coral", "moment-matching")
+    asked = [given[0], replace(given[1], later=5), given[2]]
+    rivals = try_entrants(asked, codes, needs=frozenset(), room=Room(Stopped(100.0, 39.0)))
+    assert rivals[2].fitted is not None and isinstance(rivals[1].evidence, FailedCandidate)
+    assert rivals[1].evidence.reason.endswith("about 30 s needed, 29 s left")
+    room = Room(Stopped(100.0, 60.0))
+    try_entrants(asked, codes, needs=frozenset(), room=room)
+    once = room.promised / 5
+    assert 0 < once < 1.0  # coral is asked for five fits more, the others for none
+    again = Room(Stopped(100.0, 60.0))
+    try_entrants(given, codes, needs=frozenset(), room=again)
+    assert again.promised == 0.0
 
 
 def test_without_time_do_not_adapt_runs_alone() -> None:

@@ -173,7 +173,7 @@ def try_all(
     if told:
         progress.say(told)
     if few is not None:
-        entrants = with_few(entrants, few, two)
+        entrants = with_few(entrants, few, two, chooses=not needs)
     rivals = add_committee(try_entrants(entrants, codes_n, needs=needs, seed=seed, room=room, progress=progress))
     if plan.stages:
         rivals += try_stages(

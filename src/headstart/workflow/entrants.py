@@ -29,9 +29,11 @@ from headstart.methods.adapted_network import NetworkOnFeatures
 from headstart.workflow.ladder import Clock
 from headstart.workflow.rivals import FittedEstimator, Rival
 
-__all__ = ["Entrant", "Room", "carry_through", "foretold_seconds"]
+__all__ = ["FOLDS", "Entrant", "Room", "carry_through", "foretold_seconds"]
 
 Array = NDArray[Any]
+FOLDS = 5
+"""Of labelled target rows, where those choose; and the fewest rows of a class that may."""
 Evidence = CandidateEvidence | ValueEvidence
 
 _PARTIAL = {
@@ -60,6 +62,8 @@ class Entrant:
         The rows as it sees them.
     fitted_as : type
         What it becomes once it is fitted.
+    later : int
+        Fits that choosing will ask of it, beside its way back.
     """
 
     name: str
@@ -67,10 +71,11 @@ class Entrant:
     source_nd: Array
     target_md: Array
     fitted_as: type[FittedEstimator] = FittedEstimator
+    later: int = 0
 
 
 class Room:
-    """What is left of a budget for candidates, less the ways back that a rule will ask of those who have learnt.
+    """What is left of a budget for candidates, less what choosing will ask of those who have learnt.
 
     Parameters
     ----------
@@ -106,7 +111,7 @@ class Room:
         return max(0.0, self.clock.left - self.promised - self.reserve)
 
     def promise(self, seconds: float) -> None:
-        """Keep time for a way back."""
+        """Keep time for fits to come."""
         self.promised += seconds
 
     def refused(self, seconds: float, fits: int) -> FailedCandidate | None:
@@ -169,7 +174,7 @@ def carry_through(
     rivals: dict[str, Rival] = {}
     with (progress or Progress(quiet=True)).stage("adapt", len(entrants)) as stage:
         for entrant, seconds in _in_order(entrants, labels_n, room, seed):
-            refused = room.refused(seconds, num_fits(needs)) if rivals else None
+            refused = room.refused(seconds, num_fits(needs) + entrant.later) if rivals else None
             rivals[entrant.name] = (
                 Rival(entrant.name, None, refused, 0.0) if refused else _carried(entrant, labels_n, gather, needs, room)
             )
@@ -199,8 +204,7 @@ def _carried(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             learnt = clone(entrant.estimator).fit(entrant.source_nd, labels_n, entrant.target_md)
-            if "refit" in needs:
-                room.promise(time.perf_counter() - started)
+            room.promise((time.perf_counter() - started) * (("refit" in needs) + entrant.later))
             fitted = entrant.fitted_as(learnt, entrant.source_nd, entrant.target_md)
             evidence = gather(entrant, fitted)
     except _FAILURES as error:

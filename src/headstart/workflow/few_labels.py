@@ -35,7 +35,7 @@ from headstart.model import Model
 from headstart.workflow.adaptations import base_classifier
 from headstart.workflow.committee import FittedCommittee
 from headstart.workflow.domains import TwoDomains, open_like_target
-from headstart.workflow.entrants import Entrant
+from headstart.workflow.entrants import FOLDS, Entrant
 from headstart.workflow.network_rivals import FittedStages
 from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival
 from headstart.workflow.several_sources import ApartClassifier, FittedApart, SourceNumbers
@@ -46,7 +46,6 @@ Array = NDArray[Any]
 
 FEW_ALONE = "few labels alone"
 FEW_CANDIDATES = ("feature-augmentation", "fusion", "source-prior", "balanced-weighting", "tradaboost")
-_FOLDS = 5  # and the fewest rows of a class that may choose
 _FAILURES = (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError)
 
 
@@ -90,13 +89,15 @@ class FewRows:
         """
         counts = np.bincount(self.codes_l, minlength=len(classes))
         least = int(counts.argmin())
-        if counts[least] >= _FOLDS:
+        if counts[least] >= FOLDS:
             return ""
-        return f"{counts[least]} labelled target rows of class {classes[least]!r}, and {_FOLDS} of every class could choose"
+        return (
+            f"{counts[least]} labelled target rows of class {classes[least]!r}, and {FOLDS} of every class could choose"
+        )
 
     def folds(self, seed: int) -> list[tuple[Array, Array]]:
         """Return places to learn from and places to answer, each row answered once."""
-        split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+        split = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
         return [(learn, answer) for learn, answer in split.split(self.codes_l[:, None], self.codes_l)]
 
 
@@ -233,11 +234,22 @@ class FittedByFew(FittedApart):
     has_seat = False
 
 
-def with_few(entrants: Sequence[Entrant], few: FewRows, two: TwoDomains) -> list[Entrant]:
-    """Return candidates, those that can with labelled target rows, and "few labels alone" after "do not adapt"."""
+def with_few(entrants: Sequence[Entrant], few: FewRows, two: TwoDomains, *, chooses: bool = False) -> list[Entrant]:
+    """Return candidates, those that can with labelled target rows, and "few labels alone" after "do not adapt".
+
+    Parameters
+    ----------
+    entrants : sequence of Entrant
+        "Do not adapt" first.
+    few, two
+        The rows.
+    chooses : bool
+        Whether labelled target rows will choose: each fold of them then asks for a fit.
+    """
+    later = FOLDS if chooses else 0
     plain = SourceNumbers(two.source_nd, np.zeros(len(two.source_nd)))
     alone = FewAlone(AdaptedClassifier(None), plain, few)
-    found = [Entrant(FEW_ALONE, alone, two.source_nd, two.target_md, FittedByFew)]
+    found = [Entrant(FEW_ALONE, alone, two.source_nd, two.target_md, FittedByFew, later)]
     for entrant in entrants:
         estimator: Any = entrant.estimator
         told = isinstance(estimator, ApartClassifier)
@@ -249,7 +261,7 @@ def with_few(entrants: Sequence[Entrant], few: FewRows, two: TwoDomains) -> list
         numbers = estimator.numbers if told else SourceNumbers(rows, np.zeros(len(rows)))
         learner = LearnsFromFew(inner, numbers, few)
         kind = FittedApart if isinstance(inner, AdaptedNetwork) else FittedByFew
-        found.append(Entrant(entrant.name, learner, rows, entrant.target_md, kind))
+        found.append(Entrant(entrant.name, learner, rows, entrant.target_md, kind, later))
     return [*found[1:2], found[0], *found[2:]]
 
 

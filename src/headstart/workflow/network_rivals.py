@@ -31,7 +31,7 @@ from headstart.methods.image_translation import SourceTranslation
 from headstart.model import Model
 from headstart.workflow.adaptations import hold_out
 from headstart.workflow.domains import TwoDomains
-from headstart.workflow.entrants import Room
+from headstart.workflow.entrants import FOLDS, Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
 from headstart.workflow.ladder import BudgetSpent, with_deadline
 from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival, model_on_features
@@ -231,7 +231,7 @@ def try_stages(
         Labelled target rows, which all but `SOURCE_ONLY` learn from.
     """
     room, said = room or Room(), progress or Progress(quiet=True)
-    fits = 2 if "refit" in needs else 1
+    fits = 1 + ("refit" in needs) + (FOLDS if few is not None and not needs else 0)
     longest = 0.0
     check_stages(two)
     source = two.source.relabelled(Task("classification", tuple(classes)), codes_n)
@@ -260,8 +260,7 @@ def try_stages(
             check_complete(found, len(two.target))
             fitted = FittedStages(found, None if own is None else _Again(fit))
             longest = max(longest, time.perf_counter() - wall_started)
-            if "refit" in needs:
-                room.promise(time.perf_counter() - wall_started)
+            room.promise((fits - 1) * (time.perf_counter() - wall_started))
             evidence = _evidence(found, recipe, name, two, codes_n, source, training, needs, room)
         except BudgetSpent:
             longest = max(longest, time.perf_counter() - wall_started)  # the next would take as long, and more
