@@ -33,8 +33,9 @@ def literal_walk(
         low = sorted((i for i in outside if -1 < f[i] < 0), key=lambda i: 1 + f[i])[:rho]
         turned = {i for i in entered if (f[i] >= 0) != (given[i] == 1)}
         counts = (len(up), len(low)) if up or low else (rho, rho)
-        gone = set(sorted((i for i in staying if g[i] >= 0), key=lambda i: -g[i])[: counts[0]])
-        gone |= set(sorted((i for i in staying if g[i] < 0), key=lambda i: g[i])[: counts[1]])
+        far = [sum((source[i] - target.mean(axis=0)) ** 2) for i in range(len(source))]
+        gone = set(sorted((i for i in staying if g[i] >= 0), key=lambda i: (-round(g[i], 4), -far[i]))[: counts[0]])
+        gone |= set(sorted((i for i in staying if g[i] < 0), key=lambda i: (round(g[i], 4), -far[i]))[: counts[1]])
         diary.append({"in": {*up, *low}, "out": turned, "left": gone})
         if not gone and len(up + low) <= np.ceil(beta * len(target)) and len(turned) <= np.ceil(beta * len(target)):
             break

@@ -14,7 +14,8 @@ end with beta = 0.03 are as in van Laarhoven's program (github.com/twanvl/domain
 the paper; skada's reading differs: as many rows of every class leave whatever enters, the walk ends where no target row lies
 in the margin, and one more machine is trained on all target rows with the last answers. Ours are: the weights (the paper
 changes the costs of both domains' rows from round to round, neither program does); that a row leaves on the side it lies on;
-that a class never loses its last row; and that rounds are limited. The circular validation they propose is a selection rule,
+that of rows equally far those far from the target's mean leave first; that a class never loses its last row; and that rounds
+are limited. The circular validation they propose is a selection rule,
 and not here.
 Use it for a gradual shift without labels: overlapping domains whose boundary turns or moves a little.
 It has no way back: where early answers are wrong, the source rows that knew better have left. With many classes and
@@ -60,19 +61,26 @@ def rows_entering(values_m: FloatArray, waiting_m: BoolArray, number: int) -> tu
     )
 
 
-def rows_leaving(values_n: FloatArray, staying_n: BoolArray, num_above: int, num_below: int) -> IntArray:
-    """Return the staying rows farthest from the boundary, a number of each side.
+def rows_leaving(
+    values_n: FloatArray, staying_n: BoolArray, num_above: int, num_below: int, away_n: FloatArray | None = None
+) -> IntArray:
+    """Return the staying rows farthest from the boundary, a number of each side; of equal ones those with more ``away_n`` first.
+
+    Values are equal where they agree to four decimals: the last rows of a class are all support vectors, at 1.
 
     Examples
     --------
     >>> rows_leaving(np.array([2.0, 0.5, -0.1, -4.0]), np.ones(4, dtype=bool), 1, 1).tolist()
     [0, 3]
+    >>> rows_leaving(np.array([1.0, 1.000001, -1.0]), np.ones(3, dtype=bool), 1, 0, np.array([7.0, 5.0, 3.0])).tolist()
+    [0]
     """
-    above, below = np.flatnonzero(staying_n & (values_n >= 0)), np.flatnonzero(staying_n & (values_n < 0))
+    away = np.zeros(len(values_n)) if away_n is None else away_n
+    sides = np.flatnonzero(staying_n & (values_n >= 0)), np.flatnonzero(staying_n & (values_n < 0))
     return np.concatenate(
         [
-            above[np.argsort(-values_n[above], kind="stable")][:num_above],
-            below[np.argsort(values_n[below], kind="stable")][:num_below],
+            rows[np.lexsort((-away[rows], -np.abs(values_n[rows]).round(4)))][:number]
+            for rows, number in zip(sides, (num_above, num_below), strict=True)
         ]
     )
 
@@ -86,7 +94,7 @@ class DASVM(DomainClassifier):
     Parameters
     ----------
     estimator : scikit-learn classifier with ``decision_function`` and ``sample_weight``, optional
-        What learns; `SVC` with a Gaussian kernel when left out.
+        What learns; `SVC` with a Gaussian kernel, solved to 1e-6, when left out. A looser one lets the order of rows decide.
     share : float above 0, at most 1
         rho as a share of the target rows: how many may enter a side and round.
     max_rounds : int, at least 1
@@ -145,7 +153,7 @@ class DASVM(DomainClassifier):
             self.is_target_only_.append(alone)
 
     def _fit_signs(self, rows: Any, positive: BoolArray, weights: FloatArray) -> Any:
-        estimator = SVC() if self.estimator is None else self.estimator
+        estimator = SVC(tol=1e-6) if self.estimator is None else self.estimator
         return fit_weighted("DASVM", estimator, rows, positive.astype(np.int64), weights)
 
     def _walk(self, source_nd: Any, positive_n: BoolArray, target_md: Any) -> tuple[Any, int, bool]:
@@ -155,7 +163,7 @@ class DASVM(DomainClassifier):
         staying = np.ones(num_source, dtype=bool)
         entered, given = np.full(num_target, -1), np.zeros(num_target, dtype=bool)
         trained = self._fit_signs(source_nd, positive_n, np.ones(num_source))
-        rounds = 0
+        away, rounds = _away(source_nd, target_md), 0
         for rounds in range(1, self.max_rounds + 1):
             values, before = trained.decision_function(target_md), staying.copy()
             above, below = rows_entering(values, entered < 0, number)
@@ -165,7 +173,7 @@ class DASVM(DomainClassifier):
             entered[turned] = -1
             entered[above], entered[below] = rounds, rounds
             given[above], given[below] = True, False
-            staying[rows_leaving(trained.decision_function(source_nd), staying, *leaving)] = False
+            staying[rows_leaving(trained.decision_function(source_nd), staying, *leaving, away)] = False
             inside = entered >= 0
             for side in (True, False):
                 if not (staying & (positive_n == side)).any() and not (inside & (given == side)).any():
@@ -198,3 +206,11 @@ class DASVM(DomainClassifier):
         if len(self.classes_) == 2:
             values = np.concatenate([-values, values], axis=1)
         return np.asarray(softmax(values, axis=1))
+
+
+def _away(source_nd: Any, target_md: Any) -> FloatArray:
+    """Return squared distances of source rows from the mean of the target, up to a constant."""
+    mean = np.asarray(target_md.mean(axis=0)).ravel()
+    is_dense = isinstance(source_nd, np.ndarray)
+    squares = np.square(source_nd).sum(axis=1) if is_dense else source_nd.multiply(source_nd).sum(axis=1)
+    return np.asarray(squares).ravel() - 2 * np.asarray(source_nd @ mean).ravel()
