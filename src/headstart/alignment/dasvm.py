@@ -173,7 +173,7 @@ class DASVM(DomainClassifier):
             entered[turned] = -1
             entered[above], entered[below] = rounds, rounds
             given[above], given[below] = True, False
-            staying[rows_leaving(trained.decision_function(source_nd), staying, *leaving, away)] = False
+            staying[rows_leaving(trained.decision_function(source_nd), staying, *leaving, away_n=away)] = False
             inside = entered >= 0
             for side in (True, False):
                 if not (staying & (positive_n == side)).any() and not (inside & (given == side)).any():
@@ -213,4 +213,4 @@ def _away(source_nd: Any, target_md: Any) -> FloatArray:
     mean = np.asarray(target_md.mean(axis=0)).ravel()
     is_dense = isinstance(source_nd, np.ndarray)
     squares = np.square(source_nd).sum(axis=1) if is_dense else source_nd.multiply(source_nd).sum(axis=1)
-    return np.asarray(squares).ravel() - 2 * np.asarray(source_nd @ mean).ravel()
+    return np.asarray(np.asarray(squares).ravel() - 2 * np.asarray(source_nd @ mean).ravel())
