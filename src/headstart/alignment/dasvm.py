@@ -169,11 +169,12 @@ class DASVM(DomainClassifier):
             above, below = rows_entering(values, entered < 0, number)
             turned = (entered >= 0) & (given != (values >= 0))
             num_entering = len(above) + len(below)
-            leaving = (len(above), len(below)) if num_entering else (number, number)
+            from_above, from_below = (len(above), len(below)) if num_entering else (number, number)
             entered[turned] = -1
             entered[above], entered[below] = rounds, rounds
             given[above], given[below] = True, False
-            staying[rows_leaving(trained.decision_function(source_nd), staying, *leaving, away_n=away)] = False
+            gone = rows_leaving(trained.decision_function(source_nd), staying, from_above, from_below, away)
+            staying[gone] = False
             inside = entered >= 0
             for side in (True, False):
                 if not (staying & (positive_n == side)).any() and not (inside & (given == side)).any():
