@@ -15,8 +15,7 @@ the paper; skada's reading differs: as many rows of every class leave whatever e
 in the margin, and one more machine is trained on all target rows with the last answers. Ours are: the weights (the paper
 changes the costs of both domains' rows from round to round, neither program does); that a row leaves on the side it lies on;
 that of rows equally far those far from the target's mean leave first; that a class never loses its last row; and that rounds
-are limited. The circular validation they propose is a selection rule,
-and not here.
+are limited. The circular validation they propose is a selection rule, and not here.
 Use it for a gradual shift without labels: overlapping domains whose boundary turns or moves a little.
 It has no way back: where early answers are wrong, the source rows that knew better have left. With many classes and
 wide overlap it costs several points of accuracy.
