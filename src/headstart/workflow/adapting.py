@@ -3,8 +3,9 @@
     open and embed both -> fit every candidate there is time for -> a rule chooses without target labels -> predictions
     -> labels that came with the target, if any, are opened once: source only, selected, and the best in hindsight
 
-Classes, or numbers (`value_adaptations`). The best in hindsight is printed as what it is: nobody can reach it without target
-labels.
+Classes, or numbers (`value_adaptations`). Where a few labelled rows of the target's domain are given, methods that can learn from
+them do, and enough of them choose, each held out in turn (`few_labels`); the labels of ``target`` itself never do.
+The best in hindsight is printed as what it is: nobody can reach it without target labels.
 Shapes: n source rows, m target rows, d features, k classes.
 """
 
@@ -72,7 +73,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     progress: Progress | None = None,
     **columns: str | None,
 ) -> Adaptation:
-    """Answer for target rows with the knowledge of a labelled source, adapting only if a rule without target labels says so.
+    """Answer for target rows with the knowledge of a labelled source, adapting only if a rule says so that sees no label of them.
 
     Parameters
     ----------
