@@ -234,3 +234,23 @@ def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
     few, longer = cycada.estimator.trial(30)  # type: ignore[attr-defined]
     assert few.aligner.translation.num_steps == 30 and longer == 10.0
     assert few.estimator.num_steps == 60  # of 600
+
+
+@pytest.mark.golden
+@pytest.mark.usefixtures("briefly")
+def test_translations_serve_numbers_where_they_keep_no_classes(network: Backbone, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    source, target = pictures(24, 0, 0)[0], pictures(20, 60, 1)[0]
+    numbers = list(100.0 + source.mean(axis=(1, 2, 3)) + np.arange(24))
+    options: dict[str, Any] = {"labels": numbers, "task": "regression", "backbones": [network], "progress": QUIET}
+    found = headstart.adapt(source, target, methods=["fda", "cyclegan"], store=False, **options)
+    assert [line.name for line in found.lines] == ["do not adapt", "fda", "cyclegan"]
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    chosen = replace(found, selection=replace(found.selection, chosen="fda"))
+    loaded = headstart.load_model(chosen.model.save(tmp_path / "fda"))
+    fitted = chosen.rival.fitted
+    assert fitted is not None and fitted.source_seen_nr is not None
+    np.testing.assert_allclose(loaded.predict(target, store=False).scores, fitted.target_scores, rtol=1e-5)
+    with pytest.raises(ConfigError, match="cycada keeps classes, and the labels are numbers; take cyclegan or fda"):
+        headstart.adapt(source, target, methods="cycada", store=False, **options)

@@ -18,9 +18,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 
-from headstart.alignment import AdaptedClassifier, FeatureAligner
+from headstart.alignment import AdaptedClassifier, AdaptedRegressor, FeatureAligner
 from headstart.alignment.aligner import Domains
 from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import ConfigError, DataError
@@ -41,6 +41,7 @@ from headstart.workflow.rivals import FittedEstimator
 __all__ = [
     "ChangedClassifier",
     "ChangedImages",
+    "ChangedRegressor",
     "FittedOnChanged",
     "TracedRows",
     "check_images",
@@ -136,9 +137,7 @@ class ChangedImages(FeatureAligner):
     def _align(self, domains: Domains) -> None:
         source, target = self.traced.rows(domains.source_nd), self.traced.rows(domains.target_md)
         if domains.source_labels_n is not None:
-            present, codes = np.unique(domains.source_labels_n, return_inverse=True)
-            task = Task("classification", tuple(str(label) for label in present))
-            source = source.relabelled(task, codes.astype(np.int64))
+            source = _labelled(source, domains.source_labels_n)
         self.change_ = self.translation.learn(
             source, target, self.traced.two.backbone, checkpoint=self.traced.folder(source, target)
         )
@@ -148,6 +147,14 @@ class ChangedImages(FeatureAligner):
 
     def _map_target(self, X: Any) -> Any:
         return X
+
+
+def _labelled(rows: Dataset, labels_n: Array) -> Dataset:
+    """Return rows with these labels: numbers where they have a point, class numbers otherwise."""
+    if labels_n.dtype.kind == "f":
+        return rows.relabelled(Task("regression"), labels_n.astype(np.float64))
+    present, codes = np.unique(labels_n, return_inverse=True)
+    return rows.relabelled(Task("classification", tuple(str(label) for label in present)), codes.astype(np.int64))
 
 
 class ChangedClassifier(AdaptedClassifier):
@@ -171,18 +178,29 @@ class ChangedClassifier(AdaptedClassifier):
         self.classes_ = self.estimator_.classes_
         return self
 
-    def trial(self, num_steps: int) -> tuple[ChangedClassifier, float] | None:
+    def trial(self, num_steps: int) -> tuple[Any, float] | None:
         """Return itself with trainings of at most so many steps, and by how much its own are longer; None where none is long."""
-        assert isinstance(self.aligner, ChangedImages)
-        translation, inner = self.aligner.translation, clone(self.estimator)
-        whole = int(getattr(translation, "num_steps", 0))
-        if not whole:
-            return None
-        few = min(num_steps, whole)
-        if isinstance(inner, AdaptedNetwork):
-            inner.set_params(num_steps=max(1, round(inner.num_steps * few / whole)))
-        shorter: Any = replace(translation, **{"num_steps": few})
-        return ChangedClassifier(ChangedImages(shorter, self.aligner.traced), inner), whole / few
+        return _shorter(self, num_steps)
+
+
+class ChangedRegressor(AdaptedRegressor):
+    """A regressor that learns from changed source rows."""
+
+    def trial(self, num_steps: int) -> tuple[Any, float] | None:
+        """As of `ChangedClassifier`."""
+        return _shorter(self, num_steps)
+
+
+def _shorter(estimator: Any, num_steps: int) -> tuple[Any, float] | None:
+    translation, inner = estimator.aligner.translation, clone(estimator.estimator)
+    whole = int(getattr(translation, "num_steps", 0))
+    if not whole:
+        return None
+    few = min(num_steps, whole)
+    if isinstance(inner, AdaptedNetwork):
+        inner.set_params(num_steps=max(1, round(inner.num_steps * few / whole)))
+    shorter: Any = replace(translation, **{"num_steps": few})
+    return type(estimator)(ChangedImages(shorter, estimator.aligner.traced), inner), whole / few
 
 
 class FittedOnChanged(FittedEstimator):
@@ -207,8 +225,11 @@ class FittedOnChanged(FittedEstimator):
         inner = self.estimator.estimator_
         if isinstance(inner, AdaptedNetwork):
             return inner.to_head(task)
-        plain = AdaptedClassifier(None, self.estimator.estimator)
-        plain.estimator_, plain.aligner_, plain.classes_ = inner, None, self.estimator.classes_
+        is_classifier = isinstance(self.estimator, AdaptedClassifier)
+        plain: Any = (AdaptedClassifier if is_classifier else AdaptedRegressor)(None, self.estimator.estimator)
+        plain.estimator_, plain.aligner_ = inner, None
+        if is_classifier:
+            plain.classes_ = self.estimator.classes_
         plain.n_features_in_ = self.estimator.n_features_in_
         return AdaptedHead(plain, two.scale, task)
 
@@ -227,7 +248,7 @@ def translation_entrants(
     ----------
     translations : mapping of str to SourceTranslation
         By name.
-    base : scikit-learn classifier
+    base : scikit-learn classifier or regressor
         Unfitted; what all aligners share.
     two : TwoDomains
         The rows.
@@ -243,6 +264,7 @@ def translation_entrants(
         by_network = translation.recipe is not source_only
         traced = TracedRows(two, by_network, store, None if checkpoint is None else checkpoint / name)
         learner = make_network(translation.recipe, two, seed) if by_network else clone(base)
-        candidate = ChangedClassifier(ChangedImages(replace(translation, seed=seed), traced), learner)
+        kind = ChangedRegressor if is_regressor(base) else ChangedClassifier
+        candidate = kind(ChangedImages(replace(translation, seed=seed), traced), learner)
         found.append(Entrant(name, candidate, traced.source_nd, traced.target_md, FittedOnChanged))
     return found

@@ -30,7 +30,7 @@ from headstart.methods.image_translation import SourceTranslation
 from headstart.objectives import SquaredError
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import CandidatePlan
-from headstart.workflow.changed_images import check_images
+from headstart.workflow.changed_images import check_images, translation_entrants
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room, carry_through
 from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features
@@ -179,20 +179,18 @@ def try_values(
     if len(values) < 4 or not values.std() > 0:
         raise DataError("adapt: the source needs at least four rows and two different numbers to learn from.")
     check_images({**plan.translations, **plan.stages}, two)
-    if plan.translations:
-        raise ConfigError(
-            f"adapt: {next(iter(plan.translations))} serves numbers only with stages of the base model; name some with strategy "
-            "(--strategy last-stages:1)."
-        )
-    for name, recipe in {**(plan.networks or {}), **plan.stages}.items():
+    for name, recipe in {**(plan.networks or {}), **plan.stages, **plan.translations}.items():
         given = recipe.recipe if isinstance(recipe, SourceTranslation) else recipe
+        if getattr(recipe, "keeps_classes", False):
+            raise ConfigError(f"adapt: {name} keeps classes, and the labels are numbers; take cyclegan or fda.")
         check_serves(given(lambda head: SquaredError(head=head)), Task("regression"), f"adapt: {name}")
     if two.source.domains is not None and len(np.unique(two.source.domains)) > 1 and progress is not None:
         progress.say("where labels are numbers, all candidates take several sources as one")
     names = (
         default_value_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
     )
-    estimators = make_value_candidates(names, base_regressor(two.source_nd, values))
+    base = base_regressor(two.source_nd, values)
+    estimators = make_value_candidates(names, base)
     raw = raw_features(two)
     entrants = [
         *(Entrant(name, one, two.source_nd, two.target_md) for name, one in estimators.items()),
@@ -200,6 +198,7 @@ def try_values(
             Entrant(name, make_network(recipe, two, seed), *raw, FittedNetwork)
             for name, recipe in (plan.networks or {}).items()
         ),
+        *translation_entrants(plan.translations, base, two, seed, training.store, training.checkpoint),
     ]
     rivals = _carried(entrants, values, needs=needs, seed=seed, room=room, progress=progress)
     if plan.stages:
