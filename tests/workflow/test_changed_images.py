@@ -76,7 +76,12 @@ def test_a_fourier_row_has_a_target_row_s_amplitudes_and_all_else_its_own(networ
 
 
 @pytest.mark.parametrize(
-    "translation", [FourierTranslation(), GeneratorTranslation(**SHORT), CyCADATranslation(**SHORT)]
+    "translation",
+    [
+        FourierTranslation(),
+        pytest.param(GeneratorTranslation(**SHORT), marks=pytest.mark.golden),
+        pytest.param(CyCADATranslation(**SHORT), marks=pytest.mark.golden),
+    ],
 )
 def test_rows_are_changed_the_same_under_a_seed_and_others_are_known_apart(
     translation: SourceTranslation, network: Backbone
@@ -213,6 +218,7 @@ def test_with_stages_a_killed_command_goes_on_to_the_same_answers(
     assert first == second
 
 
+@pytest.mark.golden
 def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
     from headstart.workflow.changed_images import translation_entrants
     from headstart.workflow.domains import open_two_domains
