@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptation_evidence import FOLDER, NETWORKS
+from gathered_pairs import Pair, load
 from headstart.evaluation.selection import CircularTest
 from headstart.workflow.adaptations import DEFAULT_CANDIDATES, DEFAULT_NETWORKS, NO_ADAPTATION
 from record import ROOT, store_result
-from selection_rules import Pair, circular_test, line, load, utility
+from selection_rules import circular_test, line, utility
 
 RESULTS = ROOT / "benchmarks" / "results" / "deep_adaptation.json"
 SOURCE_ONLY = "source-only"
@@ -159,17 +160,17 @@ def main() -> None:
     parser.add_argument("--store", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     pairs = [pair for pair in load(arguments.folder) if {SOURCE_ONLY, *DEFAULT_CANDIDATES} <= pair.candidates.keys()]
-    every = [name for name in NETWORKS if any(name in pair.candidates for pair in pairs)]
+    tried = [{path.stem for path in (arguments.folder / pair.data_set / pair.name).glob("*.npz")} for pair in pairs]
+    every = [name for name in NETWORKS if all(name in names for names in tried)]
     pool = (*DEFAULT_CANDIDATES, *DEFAULT_NETWORKS)
     sets = sorted({pair.data_set for pair in pairs})
     parts = {name: [pair for pair in pairs if pair.data_set == name] for name in sets} | {"all": pairs}
-    judged = [pair for pair in pairs if all("back" in pair.candidates.get(name, {}) for name in every)]
     found: dict[str, Any] = {
         "sets": {name: side_by_side(part, pool, every) for name, part in parts.items()},
         "methods": every_method(pairs, [name for name in every if name != SOURCE_ONLY]),
         "aligners alone": line(pairs, lambda pair: circular_test(pair, DEFAULT_CANDIDATES, Z)),
         "with the default networks": line(pairs, lambda pair: circular_test(pair, pool, Z)),
-        "seats left out": seats_left_out(judged or pairs, [name for name in every if name != SOURCE_ONLY]),
+        "seats left out": seats_left_out(pairs, [name for name in every if name != SOURCE_ONLY]),
     }
     show(found)
     if arguments.store:
