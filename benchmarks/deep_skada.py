@@ -3,7 +3,7 @@
     python benchmarks/deep_skada.py [--only digits,heart,pacs] [--rows 300] [--steps 200] [--seeds 1]
 
 skada and skorch are installed for this script alone (`pip install skada skorch`). Both sides: rows brought on one scale by the
-source, one hidden layer of 256 units (tables: two of 64) and a linear head, AdamW (1e-3, decay 0.01), 32 rows of each domain a
+source, one hidden layer of 256 units (tables: two of 64) and a linear head, AdamW (1e-3, decay 0.01), 64 rows of each domain a
 step, the method's constants as each library sets them, answers after the last step. skada keeps its rate, ours follows a cosine
 after a warm-up, as each does when nothing is said. "Source only" is each library's own network without adaptation.
 Needs the shared data (HEADSTART_SHARED). One thread, both sides in one process, in turn.
@@ -65,11 +65,11 @@ def theirs(name: str, table: bool, source: Matrix, codes: Matrix, target: Matrix
     more: dict[str, Any] = {"num_features": width} if name in {"DANN", "CDAN", "MDD"} else {}
     if name in {"CDAN", "MDD"}:
         more["n_classes"] = num_classes
-    batches = max(1, max(len(source), len(target)) // 32)
+    batches = max(1, max(len(source), len(target)) // 64)
     fitted = getattr(deep, name)(
         module,
         layer_name="hidden",
-        batch_size=64,
+        batch_size=128,  # half of each domain
         max_epochs=math.ceil(steps / batches),
         train_split=None,
         optimizer=torch.optim.AdamW,

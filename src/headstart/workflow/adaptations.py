@@ -45,7 +45,7 @@ DEFAULT_CANDIDATES = ("class-transport", "jda", "meda", "gradual-co-training", "
 # Where a number for every pair of rows is too much: those of the next best that hold none.
 _MANY_ROWS = ("moment-matching", "jda", "gradual-co-training", "source-free")
 _MOST_PAIRED_ROWS = 8000
-DEFAULT_NETWORKS = ("mcc",)  # recipes for a network on features; docs/benchmarks.md
+DEFAULT_NETWORKS = ("deep-jdot",)  # recipes for a network on features; docs/benchmarks.md
 
 Array = NDArray[Any]
 
