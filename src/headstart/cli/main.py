@@ -7,13 +7,27 @@ User errors are one or two lines on standard error and exit status 2, never a tr
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
+from headstart.cli.between_domains import adapt, gap
+from headstart.cli.cache import cache_app
+from headstart.cli.options import (
+    BackboneOption,
+    Group,
+    Image,
+    Label,
+    RuntimeOption,
+    Seed,
+    SplitColumn,
+    TaskKindOption,
+    Text,
+    names,
+    new_progress,
+)
 from headstart.core.errors import HeadstartError
 
 __all__ = ["app", "main"]
@@ -36,18 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Text = Annotated[str | None, typer.Option(help="Column of a table that holds the text.")]
-Image = Annotated[str | None, typer.Option(help="Column of a table that holds the image path.")]
-Label = Annotated[str | None, typer.Option(help="Label column; several joined by commas make a multi-label task.")]
-Group = Annotated[str | None, typer.Option(help="Column whose equal values stay together when rows are split.")]
-SplitColumn = Annotated[str | None, typer.Option("--split", help="Column that says train, val or test.")]
-TaskKindOption = Annotated[str, typer.Option("--task", help="auto, classification, multilabel or regression.")]
-BackboneOption = Annotated[
-    str | None, typer.Option("--backbone", "-b", help="Base models to choose from, joined by commas: names or paths.")
-]
-RuntimeOption = Annotated[str, typer.Option(help="auto measures; or torch-fp32, torch-bf16, openvino-bf16, ...")]
-Seed = Annotated[int, typer.Option(help="Of splits, folds and draws.")]
 
 
 @app.callback()
@@ -123,7 +125,7 @@ def fit(
             unlabelled=unlabelled,
             max_size=max_size,
             max_memory=max_memory,
-            backbones=_names(backbone),
+            backbones=names(backbone),
             head=head,
             class_weight=class_weight,  # type: ignore[arg-type]
             views=views,
@@ -164,7 +166,7 @@ def rank(
         image=image,
         label=label,
         task=task,
-        backbones=_names(backbone),
+        backbones=names(backbone),
         rows=rows,
         out=out,
         runtime=runtime,
@@ -190,7 +192,7 @@ def predict(
     """
     from headstart.workflow import predict as run_predict
 
-    answers = run_predict(model, source, text=text, image=image, out=out, runtime=runtime, progress=_progress())
+    answers = run_predict(model, source, text=text, image=image, out=out, runtime=runtime, progress=new_progress())
     if out is None:
         print(answers.to_frame().to_csv(index=False), end="")
     else:
@@ -219,7 +221,7 @@ def check(
 
     columns = {"text": text, "image": image, "label": label, "group": group, "split": split}
     given: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
-    found = run_check(source, out=out, progress=_progress(), task=task, **given)
+    found = run_check(source, out=out, progress=new_progress(), task=task, **given)
     for line in found.summary_lines():
         print(line)
     for finding in found.findings:
@@ -253,7 +255,7 @@ def evaluate(
             group=group,
             out=out,
             runtime=runtime,
-            progress=_progress(),
+            progress=new_progress(),
         )
     )
 
@@ -293,106 +295,8 @@ def compare(
         write_json(out, result.to_dict())
 
 
-@app.command()
-def gap(
-    source: Annotated[str, typer.Argument(help="Rows of one domain; labels help.")],
-    target: Annotated[str, typer.Argument(help="Rows of the other; labels are not read.")],
-    text: Text = None,
-    image: Image = None,
-    label: Label = None,
-    backbone: BackboneOption = None,
-    measure: Annotated[
-        str | None, typer.Option(help="Measures to print, joined by commas; see `headstart methods`.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for gap.html and gap.json.")] = None,
-    runtime: RuntimeOption = "auto",
-    seed: Seed = 0,
-) -> None:
-    """Say how far apart two domains are, and what that means.
-
-    Example: headstart gap photos/ sketches/ --out gap
-    """
-    from headstart.workflow import gap as run_gap
-
-    found = run_gap(
-        source,
-        target,
-        text=text,
-        image=image,
-        label=label,
-        backbones=_names(backbone),
-        measures=None if measure is None else _names(measure),
-        out=out,
-        runtime=runtime,
-        seed=seed,
-        progress=_progress(),
-    )
-    print(found)
-    if found.folder is not None:
-        print(f"Page: {found.folder / 'gap.html'}")
-
-
-@app.command()
-def adapt(
-    source: Annotated[list[str], typer.Argument(help="Labelled rows, as for fit; several are several sources.")],
-    target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],
-    few: Annotated[
-        str | None, typer.Option(help="A few labelled rows of the target's domain, which are not among the target.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Methods to try, joined by commas; see `headstart methods`.")
-    ] = None,
-    objectives: Annotated[
-        str | None, typer.Option(help='A joint loss for a network to try, such as "ce + 0.5*coral + mcc".')
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(help="Stages of the base model that networks train: last-stages:1, full; none when left out."),
-    ] = None,
-    rule: Annotated[str | None, typer.Option(help="How to choose without target labels.")] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Time limit, such as 2min; candidates that no longer fit are left out and named.")
-    ] = None,
-    text: Text = None,
-    image: Image = None,
-    label: Label = None,
-    task: TaskKindOption = "auto",
-    backbone: BackboneOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the model, predictions.csv and the page.")] = None,
-    runtime: RuntimeOption = "auto",
-    seed: Seed = 0,
-) -> None:
-    """Answer for an unlabelled domain with what a labelled one taught.
-
-    Example: headstart adapt photos/ sketches/ --out adapted
-    """
-    from headstart.workflow import adapt as run_adapt
-
-    options: dict[str, Any] = {} if rule is None else {"rule": rule}
-    found = run_adapt(
-        source if len(source) > 1 else source[0],
-        target,
-        few=few,
-        methods=_names(method),
-        objectives=objectives,
-        strategy=strategy,
-        budget=budget,
-        backbones=_names(backbone),
-        text=text,
-        image=image,
-        label=label,
-        task=None if task == "auto" else task,
-        out=out,
-        runtime=runtime,
-        seed=seed,
-        progress=_progress(),
-        **options,
-    )
-    print(found)
-    if found.folder is not None:
-        print(f"Predictions: {found.folder / 'predictions.csv'}")
-        print(f"Page: {found.folder / 'adapt.html'}")
-        print(f"Model: headstart predict {shlex.quote(str(found.folder))} NEW_ROWS --out answers.csv")
+app.command()(gap)
+app.command()(adapt)
 
 
 @app.command()
@@ -411,44 +315,7 @@ def methods() -> None:
     print("\n\n".join(describe(kind) for kind in get_args(Kind) if kind != "backbone"))
 
 
-cache_app = typer.Typer(help="List or clear the feature cache.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
-
-
-@cache_app.command("list")
-def cache_list() -> None:
-    """Show what is cached, by base model and stage."""
-    from headstart.features import FeatureStore
-
-    store = FeatureStore()
-    lines = store.list()
-    for line in lines:
-        print(line)
-    print(f"{len(lines)} spaces, {store.size() / 1e6:.1f} MB in {store.folder}")
-
-
-@cache_app.command("clear")
-def cache_clear(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Remove every cached feature, solved head and from-scratch result; they are computed again when needed."""
-    import shutil
-
-    from headstart.core.places import cache_folder
-    from headstart.features import FeatureStore
-
-    store = FeatureStore()
-    size = store.size()
-    if not yes:
-        typer.confirm(f"Remove {size / 1e6:.1f} MB of cached features in {store.folder}?", abort=True)
-    store.clear()
-    for name in ("heads", "scratch"):
-        shutil.rmtree(cache_folder() / name, ignore_errors=True)
-    print(f"{size / 1e6:.1f} MB removed")
-
-
-def _names(joined: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (joined or "").split(",") if name.strip())
 
 
 def _processes() -> int:
@@ -459,12 +326,6 @@ def _processes() -> int:
 def _is_first() -> bool:
     """Return whether this process speaks for all that torchrun started."""
     return _processes() == 1 or os.environ.get("RANK", "0") == "0"
-
-
-def _progress() -> Any:
-    from headstart.core.progress import Progress
-
-    return Progress()
 
 
 def main() -> None:
