@@ -20,8 +20,8 @@ from headstart.evaluation.selection import CandidateEvidence, CircularTest, Fail
 from headstart.methods import AdaptedNetwork
 from headstart.workflow import entrants as module
 from headstart.workflow.adaptations import NO_ADAPTATION, make_candidates, try_entrants
+from headstart.workflow.clock import Clock
 from headstart.workflow.entrants import Entrant, Room, foretold_seconds, num_fits
-from headstart.workflow.ladder import Clock
 
 QUIET = Progress(quiet=True)
 NEEDS = CircularTest().wants

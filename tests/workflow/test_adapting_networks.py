@@ -31,10 +31,10 @@ from headstart.workflow.adaptations import (
     try_entrants,
 )
 from headstart.workflow.candidates_of_adapt import read_candidates, try_all
+from headstart.workflow.clock import BudgetSpent, Clock
 from headstart.workflow.committee import COMMITTEE, FittedCommittee, add_committee
 from headstart.workflow.domains import open_two_domains
 from headstart.workflow.entrants import Entrant, Room
-from headstart.workflow.ladder import BudgetSpent, Clock
 from headstart.workflow.network_rivals import (
     FittedNetwork,
     FittedStages,

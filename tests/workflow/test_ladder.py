@@ -15,10 +15,11 @@ from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.metrics import compute_metrics
 from headstart.report.contract import rungs_json
+from headstart.workflow.clock import Clock
 from headstart.workflow.expectation import Expectation
 from headstart.workflow.goal import Goal, parse_goal
 from headstart.workflow.judging import Judging
-from headstart.workflow.ladder import Climbed, Clock, Ladder, Needs, Standing, Tried
+from headstart.workflow.ladder import Climbed, Ladder, Needs, Standing, Tried
 from headstart.workflow.limits import Limits
 
 TASK = Task("classification", ("a", "b"))

@@ -19,10 +19,10 @@ from headstart.core.progress import Progress
 from headstart.evaluation.selection import CandidateEvidence
 from headstart.methods import FeatureExtraction
 from headstart.workflow import FitConfig, adapting, candidates_of_adapt
+from headstart.workflow.clock import Clock
 from headstart.workflow.entrants import Room
 from headstart.workflow.finishing import _above_limits, _is_of_a_run
 from headstart.workflow.head_rungs import HeadSettings
-from headstart.workflow.ladder import Clock
 from headstart.workflow.limits import Limits
 from headstart.workflow.unlabelled_rung import Served, UnlabelledRung, open_unlabelled
 

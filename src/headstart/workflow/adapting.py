@@ -35,11 +35,11 @@ from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import CandidatePlan, read_candidates, try_all
 from headstart.workflow.class_truth import open_class_truth
+from headstart.workflow.clock import Clock
 from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.entrants import Room
 from headstart.workflow.few_labels import FewLabelTest, FewRows, answer_few, open_few
 from headstart.workflow.goal import parse_budget
-from headstart.workflow.ladder import Clock
 from headstart.workflow.network_rivals import StagedTraining
 from headstart.workflow.rivals import Rival
 from headstart.workflow.value_adaptations import rule_for_values, try_values

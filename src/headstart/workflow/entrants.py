@@ -26,7 +26,7 @@ from headstart.core.errors import HeadstartError
 from headstart.core.progress import Progress, format_seconds
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
 from headstart.methods.adapted_network import NetworkOnFeatures
-from headstart.workflow.ladder import Clock
+from headstart.workflow.clock import Clock
 from headstart.workflow.rivals import FittedEstimator, Rival
 
 __all__ = ["FOLDS", "Entrant", "Room", "carry_through", "foretold_seconds"]

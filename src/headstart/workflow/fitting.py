@@ -38,6 +38,7 @@ from headstart.workflow.baselines import (
     scratch_seconds,
 )
 from headstart.workflow.candidates import open_candidates, stratified_rows
+from headstart.workflow.clock import Clock, with_deadline
 from headstart.workflow.config import FitConfig, check_strategy, make_config
 from headstart.workflow.curve import head_curve
 from headstart.workflow.entrants import Room
@@ -46,7 +47,7 @@ from headstart.workflow.finishing import Finished, finish
 from headstart.workflow.goal import Goal, parse_budget, parse_goal
 from headstart.workflow.head_rungs import HeadRung, HeadSettings, LostRows
 from headstart.workflow.judging import choose_rows
-from headstart.workflow.ladder import Climbed, Clock, Ladder, Rung, Standing, with_deadline
+from headstart.workflow.ladder import Climbed, Ladder, Rung, Standing
 from headstart.workflow.limits import Limits
 from headstart.workflow.preflight import Prepared, prepare
 from headstart.workflow.ranking import Scored, rank_backbones, score_features

@@ -12,60 +12,27 @@ figures the earlier, cheaper rung. Nothing here sees a test row.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from headstart.core.errors import GoalError, HeadstartError
-from headstart.core.progress import Progress, Stage, format_seconds
+from headstart.core.progress import Progress, format_seconds
 from headstart.evaluation import CurvePoint, Interval, format_interval, format_metric, format_p_value, metric_title
 from headstart.features import Features
 from headstart.model import Model
 from headstart.report import Climb, RungLine, StoppedBy, TrainingCurves
+from headstart.workflow.clock import BudgetSpent, Clock, with_deadline
 from headstart.workflow.expectation import Expectation, gain_text, worth_of
 from headstart.workflow.goal import Goal
 from headstart.workflow.judging import Array, Judging
 from headstart.workflow.limits import Limits, bytes_text, watch_memory
 
-__all__ = ["Climbed", "Clock", "Ladder", "Needs", "Rung", "Standing", "Tried", "with_deadline"]
+__all__ = ["Climbed", "Ladder", "Needs", "Rung", "Standing", "Tried"]
 
 
 _SOLVES_HEAD = {"head", "base-model"}
-
-
-@dataclass
-class Clock:
-    """Time spent against the budget; ``earlier`` wall-clock and ``cpu_earlier`` CPU seconds went before this process began."""
-
-    budget: float
-    earlier: float = 0.0
-    cpu_earlier: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.started, self.cpu_started = time.perf_counter(), time.process_time()
-
-    @property
-    def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return self.budget - self.wall_spent
-
-    @property
-    def wall_spent(self) -> float:
-        """Wall-clock seconds spent so far, by earlier processes too."""
-        return self.earlier + time.perf_counter() - self.started
-
-    @property
-    def cpu_spent(self) -> float:
-        """CPU seconds spent so far, by earlier processes too."""
-        return self.cpu_earlier + time.process_time() - self.cpu_started
-
-    @property
-    def busy(self) -> float:
-        """CPU seconds that one waiting second buys, at most 1: less where others share the machine."""
-        waited = max(time.perf_counter() - self.started, 1e-9)
-        return min(1.0, max(0.1, (time.process_time() - self.cpu_started) / waited))
 
 
 @dataclass(frozen=True)
@@ -179,29 +146,6 @@ class Climbed:
     head: Tried
     climb: Climb
     curves: Sequence[TrainingCurves] = ()
-
-
-class BudgetSpent(HeadstartError):
-    """The budget ran out in the middle of a rung."""
-
-
-class _Deadline(Progress):
-    """A progress that breaks a rung off when the budget is spent; checked whenever a stage advances."""
-
-    def __init__(self, progress: Progress, seconds: float) -> None:
-        super().__init__(progress.stream, progress.quiet)
-        self.costs = progress.costs
-        self._ends = time.perf_counter() + seconds
-
-    def _draw(self, stage: Stage) -> None:
-        if time.perf_counter() > self._ends:
-            raise BudgetSpent(f"{stage.name}: the budget is spent.")
-        super()._draw(stage)
-
-
-def with_deadline(progress: Progress, seconds: float) -> Progress:
-    """Return a progress that breaks the work off after so many seconds; the same one where there is no end."""
-    return progress if math.isinf(seconds) else _Deadline(progress, seconds)
 
 
 class Ladder:

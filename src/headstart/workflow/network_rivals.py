@@ -30,10 +30,10 @@ from headstart.methods import AdaptedNetwork, AdaptedNetworkRegressor, DeepAdapt
 from headstart.methods.image_translation import SourceTranslation
 from headstart.model import Model
 from headstart.workflow.adaptations import hold_out
+from headstart.workflow.clock import BudgetSpent, with_deadline
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import FOLDS, Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
-from headstart.workflow.ladder import BudgetSpent, with_deadline
 from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival, model_on_features
 
 __all__ = [

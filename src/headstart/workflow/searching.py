@@ -22,10 +22,11 @@ from headstart.core.seeds import derive_seed
 from headstart.data import Dataset
 from headstart.evaluation import format_metric
 from headstart.metrics import METRICS
+from headstart.workflow.clock import BudgetSpent
 from headstart.workflow.expectation import Expectation, evidence_of, search_gain
 from headstart.workflow.head_rungs import HeadSettings
 from headstart.workflow.judging import Judging, choose_rows
-from headstart.workflow.ladder import BudgetSpent, Needs, Standing, Tried
+from headstart.workflow.ladder import Needs, Standing, Tried
 from headstart.workflow.limits import estimate_size, resident_memory, training_memory
 from headstart.workflow.recipes import Recipe, Tune, TuningRows, recipe_for, seconds_for, tune
 from headstart.workflow.tuning_rungs import solved_on, tried_from

@@ -25,12 +25,12 @@ from headstart.evaluation.selection import Selection
 from headstart.report import Cost, RungLine
 from headstart.workflow.adaptation import Adaptation
 from headstart.workflow.adapting import adapt_between
+from headstart.workflow.clock import BudgetSpent, with_deadline
 from headstart.workflow.config import FitConfig
 from headstart.workflow.domains import TwoDomains, open_two_domains, title_of
 from headstart.workflow.entrants import Room
 from headstart.workflow.gapping import diagnose_domains
 from headstart.workflow.head_rungs import HeadSettings
-from headstart.workflow.ladder import BudgetSpent, with_deadline
 
 __all__ = ["ADAPTED", "Served", "UnlabelledRows", "UnlabelledRung", "open_unlabelled"]
 

@@ -19,10 +19,10 @@ from headstart.core.tasks import Task
 from headstart.evaluation.selection import FailedCandidate, ValueEvidence
 from headstart.methods import DeeplyAdapted
 from headstart.model import Model
+from headstart.workflow.clock import BudgetSpent, with_deadline
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
-from headstart.workflow.ladder import BudgetSpent, with_deadline
 from headstart.workflow.network_rivals import FittedStages, StagedTraining, check_complete, check_stages
 from headstart.workflow.rivals import Rival
 
