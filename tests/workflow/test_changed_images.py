@@ -239,7 +239,7 @@ def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
     assert fda.estimator.trial(30) is None  # type: ignore[attr-defined]
     few, longer = cycada.estimator.trial(30)  # type: ignore[attr-defined]
     assert few.aligner.translation.num_steps == 30 and longer == 10.0
-    assert few.estimator.num_steps == 60  # of 600
+    assert few.estimator.num_steps == 20  # of 200
 
 
 @pytest.mark.golden
