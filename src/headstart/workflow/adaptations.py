@@ -122,7 +122,6 @@ def try_candidates(
     needs: frozenset[str],
     seed: int = 0,
     progress: Progress | None = None,
-    fitted_as: type[FittedEstimator] = FittedEstimator,
 ) -> list[Rival]:
     """Fit every candidate and gather what a rule needs of it.
 
@@ -138,10 +137,8 @@ def try_candidates(
         Of the part of the source that is held out.
     progress : Progress, optional
         One stage, "adapt".
-    fitted_as : type
-        What an estimator becomes once it is fitted.
     """
-    entrants = [Entrant(name, one, source_nd, target_md, fitted_as) for name, one in candidates.items()]
+    entrants = [Entrant(name, one, source_nd, target_md) for name, one in candidates.items()]
     return try_entrants(entrants, codes_n, needs=needs, seed=seed, progress=progress)
 
 
