@@ -289,6 +289,26 @@ def test_density_divergences_estimate_the_truth_of_gaussians() -> None:
     assert one != kl_divergence(source, target, estimator="neighbours")
 
 
+def test_gaussian_js_is_what_rows_say_of_their_domain_and_never_below_zero() -> None:
+    for seed, scale in ((7282, 1.0), (0, 1.0), (1, 1e-3)):  # by the rows' own log(2 p / (p + q)) the first was -0.0002
+        random = np.random.default_rng(seed)
+        num_source, num_target, width = random.integers(4, 12), random.integers(4, 12), random.integers(1, 5)
+        source = scale * random.normal(size=(num_source, width))
+        target = scale * (random.normal(size=(num_target, width)) * 1.5 + 0.3)
+        densities = []
+        for rows in (source, target):
+            covariance = np.cov(rows, rowvar=False).reshape(width, width)
+            densities.append(stats.multivariate_normal(rows.mean(0), covariance, allow_singular=True))
+        twin = 0.0
+        for rows in (source, target):
+            for row in rows:
+                p, q = (float(density.pdf(row)) for density in densities)
+                twin += sum(w * np.log(2 * w) for w in (p / (p + q), q / (p + q))) / len(rows) / 2
+        value = js_divergence(source, target, regularisation=0.0)
+        assert value == pytest.approx(twin, rel=1e-6)
+        assert 0 < value < np.log(2)
+
+
 def test_neighbour_kl_is_the_published_estimator() -> None:
     pooled = np.concatenate(
         [SOURCE - (SOURCE.mean(0) + TARGET.mean(0)) / 2, TARGET - (SOURCE.mean(0) + TARGET.mean(0)) / 2]

@@ -4,7 +4,8 @@
 
 Densities of features are estimated in one of two named ways:
 
-    gaussian   one Gaussian a domain; KL in closed form, JS as the mean over the rows of log(2 p / (p + q)) and log(2 q / (p + q))
+    gaussian   one Gaussian a domain; KL in closed form, JS as log 2 less the mean over both domains' rows, each domain counting
+               for half, of the entropy of w = p / (p + q), what a row says of its domain: never below 0, whatever the rows
                KL = (tr C_T^-1 C_S + (mean_T - mean_S)' C_T^-1 (mean_T - mean_S) - d + log det C_T / det C_S) / 2
     neighbours k nearest neighbours: p(x_i) / q(x_i) = (nu_i / rho_i)^d m / (n - 1),  KL = mean over source rows of its log
                rho_i, nu_i: distance of x_i to its k-th nearest other source row and its k-th nearest target row
@@ -194,8 +195,9 @@ def js_divergence(
     Returns
     -------
     float, or Tensor of shape () for tensors under "gaussian"
-        At most log 2 = 0.693, in nats; may be a little below 0 for equal domains. The noise of few neighbours pulls it down (by a
-        fifth for 5 neighbours in two features): give more of them where the amount matters.
+        In nats, at most log 2 = 0.693. "gaussian" is at least 0; "neighbours" may be a little below 0 for equal domains, and the
+        noise of few neighbours pulls it down (by a fifth for 5 neighbours in two features): give more of them where the amount
+        matters.
 
     Raises
     ------
@@ -214,14 +216,13 @@ def js_divergence(
         if not source.shape[1]:
             return 0.0
         ratios = [_log_ratio_by_neighbours(a, b, num_neighbours) for a, b in ((source, target), (target, source))]
+        means = [np.mean(math.log(2.0) + _log_share(np, ratio)) for ratio in ratios]
     else:
         gaussians = [_gaussian(who, xp, rows, regularisation) for rows in (source, target)]
         ratios = [
-            _log_density(xp, rows, *gaussians[own]) - _log_density(xp, rows, *gaussians[1 - own])
-            for own, rows in enumerate((source, target))
+            _log_density(xp, rows, *gaussians[0]) - _log_density(xp, rows, *gaussians[1]) for rows in (source, target)
         ]
-    # log(2 r / (1 + r)) of each row under its own domain, from log r without overflow
-    means = [xp.mean(math.log(2.0) - xp.logaddexp(xp.zeros_like(ratio), -ratio)) for ratio in ratios]
+        means = [math.log(2.0) - xp.mean(_entropy_of_share(xp, ratio)) for ratio in ratios]
     return _finish(means[0] + means[1], source_nd)
 
 
@@ -230,6 +231,17 @@ def _kl(first_k: FloatArray, second_k: FloatArray) -> float:
     if (second_k[there] == 0).any():
         return float("inf")
     return max(0.0, float((first_k[there] * np.log(first_k[there] / second_k[there])).sum()))
+
+
+def _log_share(xp: Any, log_ratio_n: Any) -> Any:
+    """Return log(r / (1 + r)) from log r, without overflow."""
+    return -xp.logaddexp(xp.zeros_like(log_ratio_n), -log_ratio_n)
+
+
+def _entropy_of_share(xp: Any, log_ratio_n: Any) -> Any:
+    """Return the entropy, in nats, of the two shares r / (1 + r) and 1 / (1 + r) of each row, from log r."""
+    log_shares = (_log_share(xp, log_ratio_n), _log_share(xp, -log_ratio_n))
+    return -sum(xp.exp(log_share) * log_share for log_share in log_shares)
 
 
 def _standardised(
