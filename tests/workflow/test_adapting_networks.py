@@ -21,7 +21,7 @@ from headstart.core.tasks import Task
 from headstart.evaluation.selection import CandidateEvidence, CircularTest, CircularValidation
 from headstart.model.committee_head import CommitteeHead
 from headstart.report.adapt import render_adapt
-from headstart.workflow import network_rivals
+from headstart.workflow import staged_rivals
 from headstart.workflow.adaptation_page import page_data
 from headstart.workflow.adaptations import (
     DEFAULT_CANDIDATES,
@@ -35,14 +35,8 @@ from headstart.workflow.clock import BudgetSpent, Clock
 from headstart.workflow.committee import COMMITTEE, FittedCommittee, add_committee
 from headstart.workflow.domains import open_two_domains
 from headstart.workflow.entrants import Entrant, Room
-from headstart.workflow.network_rivals import (
-    FittedNetwork,
-    FittedStages,
-    StagedTraining,
-    make_network,
-    raw_features,
-    try_stages,
-)
+from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
+from headstart.workflow.staged_rivals import FittedStages, StagedTraining, try_stages
 
 QUIET = Progress(quiet=True)
 
@@ -241,7 +235,7 @@ def test_stages_are_broken_off_when_the_budget_ends(network: Backbone, monkeypat
 
     ends: list[float] = []
     monkeypatch.setattr(
-        network_rivals, "with_deadline", lambda progress, seconds: ends.append(seconds) or Over(quiet=True)
+        staged_rivals, "with_deadline", lambda progress, seconds: ends.append(seconds) or Over(quiet=True)
     )
     source, labels = pictures(24, 0, 0)
     target, _ = pictures(20, 60, 1)
@@ -261,25 +255,36 @@ def test_stages_are_broken_off_when_the_budget_ends(network: Backbone, monkeypat
 
 
 @pytest.mark.golden
+@pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_stages_are_not_begun_where_those_before_were_broken_off(
-    network: Backbone, monkeypatch: pytest.MonkeyPatch
+    kind: str, network: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter([100.0, 100.0, 50.0, 50.0, 50.0])
 
     class Slow(Progress):
         def _draw(self, stage: Any) -> None:
-            monkeypatch.setattr(network_rivals.time, "perf_counter", lambda: 1e9)  # it has taken very long
+            monkeypatch.setattr(staged_rivals.time, "perf_counter", lambda: 1e9)  # it has taken very long
             raise BudgetSpent("the budget is spent")
 
     monkeypatch.setattr(Room, "left", property(lambda self: next(left, 50.0)))
-    monkeypatch.setattr(network_rivals, "with_deadline", lambda *_: Slow(quiet=True))
+    monkeypatch.setattr(staged_rivals, "with_deadline", lambda *_: Slow(quiet=True))
     source, labels = pictures(24, 0, 0)
     target, _ = pictures(20, 60, 1)
     two = open_two_domains("adapt", source, target, labelled=True, labels=labels, backbones=[network], store=False)
     recipes = {name: read_recipe(name) for name in ("source-only", "mcc")}
-    codes = np.array([label == "down" for label in labels], dtype=np.int64)
-    given = {"needs": CircularTest().wants, "room": Room(Clock(1000.0))}
-    rivals = try_stages(recipes, two, codes, ("across", "down"), StagedTraining("last-stages:1"), **given)
+    if kind == "classification":
+        task, answers = Task(kind, ("across", "down")), np.array([label == "down" for label in labels], dtype=np.int64)
+    else:
+        task, answers = Task("regression"), np.array([float(label == "down") for label in labels])
+    rivals = try_stages(
+        recipes,
+        two.source.relabelled(task, answers),
+        two,
+        StagedTraining("last-stages:1"),
+        np.arange(6),
+        needs=CircularTest().wants,
+        room=Room(Clock(1000.0)),
+    )
     reasons = [rival.evidence.reason for rival in rivals]  # type: ignore[union-attr]
     assert reasons[0] == "the budget ran out in the middle of it"
     assert reasons[1].startswith("the budget is too small for it") and rivals[1].cpu_seconds == 0

@@ -22,10 +22,11 @@ from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.committee import COMMITTEE
 from headstart.workflow.examples import row_example
 from headstart.workflow.few_labels import FEW_ALONE, FewLabelTest
-from headstart.workflow.network_rivals import FittedNetwork, FittedStages
+from headstart.workflow.network_rivals import FittedNetwork
 from headstart.workflow.planes import plane_of, turned_like
 from headstart.workflow.ranking import runtime_summary
 from headstart.workflow.rivals import FittedCandidate, Rival
+from headstart.workflow.staged_rivals import FittedStages
 from headstart.workflow.versions import now, versions
 
 if TYPE_CHECKING:

@@ -40,8 +40,8 @@ from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, 
 from headstart.workflow.entrants import Room
 from headstart.workflow.few_labels import FewLabelTest, FewRows, answer_few, open_few
 from headstart.workflow.goal import parse_budget
-from headstart.workflow.network_rivals import StagedTraining
 from headstart.workflow.rivals import Rival
+from headstart.workflow.staged_rivals import StagedTraining
 from headstart.workflow.value_adaptations import rule_for_values, try_values
 from headstart.workflow.value_truth import open_value_truth
 

@@ -19,6 +19,7 @@ from headstart.workflow.adaptations import (
     DEFAULT_NETWORKS,
     base_classifier,
     default_candidates,
+    hold_out,
     make_candidates,
     try_entrants,
 )
@@ -27,16 +28,10 @@ from headstart.workflow.committee import add_committee
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room
 from headstart.workflow.few_labels import FEW_CANDIDATES, FewRows, with_few
-from headstart.workflow.network_rivals import (
-    SOURCE_ONLY,
-    FittedNetwork,
-    StagedTraining,
-    make_network,
-    raw_features,
-    try_stages,
-)
+from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
 from headstart.workflow.rivals import Rival
 from headstart.workflow.several_sources import apart
+from headstart.workflow.staged_rivals import SOURCE_ONLY, StagedTraining, try_stages
 
 __all__ = ["CandidatePlan", "read_candidates", "try_all"]
 
@@ -176,12 +171,14 @@ def try_all(
         entrants = with_few(entrants, few, two, chooses=not needs)
     rivals = add_committee(try_entrants(entrants, codes_n, needs=needs, seed=seed, room=room, progress=progress))
     if plan.stages:
+        named = two.source.relabelled(Task("classification", tuple(classes)), codes_n)
+        judging = hold_out(codes_n, training.seed)[1]  # the rows that the other candidates are judged on, too
         rivals += try_stages(
             plan.stages,
+            named,
             two,
-            codes_n,
-            classes,
             training,
+            judging,
             needs=needs,
             room=room,
             progress=progress,

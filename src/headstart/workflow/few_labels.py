@@ -36,9 +36,9 @@ from headstart.workflow.adaptations import base_classifier
 from headstart.workflow.committee import FittedCommittee
 from headstart.workflow.domains import TwoDomains, open_like_target
 from headstart.workflow.entrants import FOLDS, Entrant
-from headstart.workflow.network_rivals import FittedStages
 from headstart.workflow.rivals import FittedCandidate, FittedEstimator, Rival
 from headstart.workflow.several_sources import ApartClassifier, FittedApart, SourceNumbers
+from headstart.workflow.staged_rivals import FittedStages
 
 __all__ = ["FEW_ALONE", "FEW_CANDIDATES", "FewLabelTest", "FewRows", "answer_few", "open_few", "with_few"]
 

@@ -33,13 +33,14 @@ from headstart.workflow.candidates_of_adapt import CandidatePlan
 from headstart.workflow.changed_images import check_images, translation_entrants
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room, carry_through
-from headstart.workflow.network_rivals import FittedNetwork, StagedTraining, make_network, raw_features
+from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
 from headstart.workflow.rivals import FittedEstimator, Rival, rows_as_seen
-from headstart.workflow.value_stages import hold_out_values, try_value_stages
+from headstart.workflow.staged_rivals import StagedTraining, try_stages
 
 __all__ = [
     "base_regressor",
     "default_value_candidates",
+    "hold_out_values",
     "make_value_candidates",
     "rule_for_values",
     "try_value_candidates",
@@ -203,8 +204,23 @@ def try_values(
     rivals = _carried(entrants, values, needs=needs, seed=seed, room=room, progress=progress)
     if plan.stages:
         held_out = hold_out_values(len(values), seed)[1]
-        rivals += try_value_stages(plan.stages, two, training, held_out, needs=needs, room=room, progress=progress)
+        rivals += try_stages(
+            plan.stages, two.source, two, training, held_out, needs=needs, room=room, progress=progress
+        )
     return rivals
+
+
+def hold_out_values(num_rows: int, seed: int) -> tuple[Array, Array]:
+    """Return places of source rows to learn from and to judge on: a quarter, drawn.
+
+    Examples
+    --------
+    >>> [len(part) for part in hold_out_values(16, seed=0)]
+    [12, 4]
+    """
+    order = np.random.default_rng(seed).permutation(num_rows)
+    num_held = max(1, num_rows // 4)
+    return np.sort(order[num_held:]), np.sort(order[:num_held])
 
 
 def try_value_candidates(
