@@ -1,7 +1,7 @@
 """All that a rule of choice may read of every candidate on every pair of domains, gathered once: rules are then tried in seconds.
 
     python benchmarks/adaptation_evidence.py [--folder FOLDER] [--only surf,pacs] [--methods coral,tca] [--only-return]
-                                             [--seeds 3] [--rows 500] [--steps 200] [--no-return]
+                                             [--seeds 3] [--from-seed 1] [--rows 500] [--steps 200] [--no-return]
 
 One folder a pair with ``pair.npz`` (rows, source labels, which source rows are held out, and the target's labels, which only
 judge) and one file a candidate: probabilities of target rows, of held-out source rows and of the source rows on the way back, and
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--methods", default="")
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=0)
+    parser.add_argument("--from-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=200)
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--only-return", dest="extent", action="store_const", const="return", default="all")
@@ -184,7 +185,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in [name for name in arguments.only.split(",") if name] or list(ALL):
         domains = ALL[name]()
-        for seed in range(arguments.seeds or SEEDS.get(name, 1)):
+        for seed in range(arguments.from_seed, arguments.seeds or SEEDS.get(name, 1)):
             for pair in pairs(name, domains, arguments.rows, seed):
                 one_pair(arguments.folder / name / f"{pair[0]}@{seed}", pair, methods, seed, arguments)
 
