@@ -29,11 +29,11 @@ from headstart.evaluation.selection import FailedCandidate, select
 from headstart.features.scale import FeatureScale
 from headstart.metrics import r2
 from headstart.workflow.adaptations import NO_ADAPTATION
-from headstart.workflow.value_adaptations import (
+from headstart.workflow.value_adaptations import try_value_candidates
+from headstart.workflow.value_candidates import (
     VALUE_CANDIDATES,
     base_regressor,
     make_value_candidates,
-    try_value_candidates,
     value_aligners,
 )
 from record import ROOT, store_result

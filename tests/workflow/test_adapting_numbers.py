@@ -17,12 +17,8 @@ from headstart.core.progress import Progress
 from headstart.evaluation.selection import FailedCandidate, ValueEvidence
 from headstart.metrics import root_mean_squared_error
 from headstart.workflow.adaptations import NO_ADAPTATION
-from headstart.workflow.value_adaptations import (
-    base_regressor,
-    make_value_candidates,
-    try_value_candidates,
-    value_aligners,
-)
+from headstart.workflow.value_adaptations import try_value_candidates
+from headstart.workflow.value_candidates import base_regressor, make_value_candidates, value_aligners
 
 QUIET = Progress(quiet=True)
 

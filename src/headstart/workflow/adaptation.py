@@ -21,7 +21,7 @@ from headstart.report import Cost
 from headstart.report.adapted import AdaptedLine, Hindsight
 from headstart.workflow.adaptation_folder import provenance
 from headstart.workflow.domains import TwoDomains
-from headstart.workflow.few_labels import FewLabelTest
+from headstart.workflow.few_choice import FewLabelTest
 from headstart.workflow.rivals import Rival
 
 __all__ = ["Adaptation"]

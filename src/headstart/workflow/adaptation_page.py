@@ -21,7 +21,8 @@ from headstart.report.adapt import AdaptData, AnswerShift, DomainsInPlane
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.committee import COMMITTEE
 from headstart.workflow.examples import row_example
-from headstart.workflow.few_labels import FEW_ALONE, FewLabelTest
+from headstart.workflow.few_choice import FewLabelTest
+from headstart.workflow.few_labels import FEW_ALONE
 from headstart.workflow.network_rivals import FittedNetwork
 from headstart.workflow.planes import plane_of, turned_like
 from headstart.workflow.ranking import runtime_summary

@@ -4,7 +4,7 @@
     -> labels that came with the target, if any, are opened once: source only, selected, and the best in hindsight
 
 Classes, or numbers (`value_adaptations`). Where a few labelled rows of the target's domain are given, methods that can learn from
-them do, and enough of them choose, each held out in turn (`few_labels`); the labels of ``target`` itself never do.
+them do (`few_labels`), and enough of them choose, each held out in turn (`few_choice`); the labels of ``target`` itself never do.
 The best in hindsight is printed as what it is: nobody can reach it without target labels.
 Shapes: n source rows, m target rows, d features, k classes.
 """
@@ -38,7 +38,8 @@ from headstart.workflow.class_truth import open_class_truth
 from headstart.workflow.clock import Clock
 from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.entrants import Room
-from headstart.workflow.few_labels import FewLabelTest, FewRows, answer_few, open_few
+from headstart.workflow.few_choice import FewLabelTest, few_test
+from headstart.workflow.few_rows import FewRows, open_few
 from headstart.workflow.goal import parse_budget
 from headstart.workflow.rivals import Rival
 from headstart.workflow.staged_rivals import StagedTraining
@@ -85,7 +86,8 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         Labels for arrays and lists; for several sources a list of such lists.
     few : path, DataFrame, array, list or Dataset, optional
         A few labelled rows of the target's domain, which are not among ``target``. Methods that can learn from them do, and with
-        five of every class they choose, each held out in turn (`headstart.workflow.few_labels`).
+        five of every class, or ten where labels are numbers, they choose, each held out in turn
+        (`headstart.workflow.few_choice`).
     few_labels : sequence, optional
         Their labels, for arrays and lists.
     methods : str or sequence of str, optional
@@ -143,17 +145,12 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         store=store,
         progress=progress,
     )
-    if _has_numbers(two) and few is not None:
-        raise ConfigError(
-            "adapt: few labelled target rows serve classes; where labels are numbers, fit an estimator of headstart.alignment "
-            "that learns from them, such as TrAdaBoostR2 or FusionRegressor."
-        )
     checkpoint = None if folder is None else folder / "checkpoint"
     found = adapt_between(
         two,
         plan=plan,
         training=StagedTraining(strategy or "", seed, store, checkpoint),
-        few=None if few is None else open_few(few, few_labels, two, _classes(two)[1], columns, store),
+        few=None if few is None else open_few(few, few_labels, two, _labels(two)[1], columns, store),
         rule=rule,
         room=room,
         seed=seed,
@@ -200,7 +197,7 @@ def adapt_between(
     training : StagedTraining, optional
         How stages train, where the plan has some.
     few : FewRows, optional
-        Labelled target rows, where labels are classes.
+        Labelled target rows.
     rule, seed, progress
         As for `adapt`.
     room : Room, optional
@@ -219,21 +216,20 @@ def adapt_between(
     progress = progress or Progress(quiet=True)
     is_numbers = _has_numbers(two)
     judge = _judge(rule, DEFAULT_VALUE_RULE if is_numbers else DEFAULT_RULE)
-    classes: tuple[str, ...] = ()
     how, plan = training or StagedTraining("", seed), plan or CandidatePlan()
+    labels, classes = _labels(two)
+    judge = rule_for_values(judge) if is_numbers else judge
+    why_not = "" if few is None else "a rule was named" if rule is not None else few.too_few(classes)
+    chooses = few is not None and not why_not
+    given: dict[str, Any] = {"needs": frozenset[str]() if chooses else judge.wants, "seed": seed, "room": room}
     if is_numbers:
-        judge = rule_for_values(judge)
-        rivals = try_values(plan, two, how, needs=judge.wants, seed=seed, room=room, progress=progress)
+        rivals = try_values(plan, two, how, **given, progress=progress, few=few)
     else:
-        codes, classes = _classes(two)
-        why_not = "" if few is None else "a rule was named" if rule is not None else few.too_few(classes)
-        chooses = few is not None and not why_not
-        needs = frozenset[str]() if chooses else judge.wants
-        rivals = try_all(plan, two, codes, classes, how, needs=needs, seed=seed, progress=progress, room=room, few=few)
-        if few is not None and chooses:
-            judge = FewLabelTest(few.codes_l, answer_few(rivals, few, two, codes, seed))
-        if why_not:
-            progress.say(f"labelled target rows teach but do not choose: {why_not}")
+        rivals = try_all(plan, two, labels, classes, how, **given, progress=progress, few=few)
+    if few is not None and chooses:
+        judge = few_test(rivals, few, two, labels, seed)
+    if why_not:
+        progress.say(f"labelled target rows teach but do not choose: {why_not}")
     started = time.process_time()
     selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     by = f"by {len(few)} labelled target rows" if isinstance(judge, FewLabelTest) and few else "without target labels"
@@ -276,10 +272,12 @@ def _judge(rule: str | SelectionRule | None, default: str) -> SelectionRule:
     return rule
 
 
-def _classes(two: TwoDomains) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return class numbers of the source rows and the names of the classes there are."""
+def _labels(two: TwoDomains) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Return class numbers of the source rows and the names of the classes there are, or numbers and no names."""
     task, targets = two.source.task, two.source.targets
     assert task is not None and targets is not None
+    if task.kind == "regression":
+        return np.asarray(targets, dtype=np.float64), ()
     if task.kind != "classification":
         raise ConfigError(
             f"adapt: the source's labels make a {task.kind} task; choosing without target labels is for one class or one number "

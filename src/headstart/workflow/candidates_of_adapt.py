@@ -27,7 +27,8 @@ from headstart.workflow.changed_images import check_images, translation_entrants
 from headstart.workflow.committee import add_committee
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room
-from headstart.workflow.few_labels import FEW_CANDIDATES, FewRows, with_few
+from headstart.workflow.few_labels import FEW_CANDIDATES, with_few
+from headstart.workflow.few_rows import FewRows
 from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
 from headstart.workflow.rivals import Rival
 from headstart.workflow.several_sources import apart
@@ -99,10 +100,9 @@ def read_candidates(
             continue
         if name in known and strategy is None:
             if not few and find(name, "aligner").details.get("needs") == "some target labels":
-                fix = "give some with few (--few), or name another method"
-                if find(name, "aligner").details.get("for") == "numbers":
-                    fix = "where labels are numbers, fit it yourself (headstart.alignment)"
-                raise ConfigError(f"adapt: {name} learns from labelled target rows; {fix}.")
+                raise ConfigError(
+                    f"adapt: {name} learns from labelled target rows; give some with few (--few), or name another method."
+                )
             aligners.append(name)
             continue
         if name not in networks:

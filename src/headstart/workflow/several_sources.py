@@ -15,20 +15,30 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 
-from headstart.alignment import AdaptedClassifier, Aligner
+from headstart.alignment import AdaptedClassifier, AdaptedRegressor, Aligner
 from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.heads import Head
-from headstart.methods import AdaptedNetwork
-from headstart.objectives import CrossEntropy
+from headstart.methods import AdaptedNetworkRegressor
+from headstart.methods.adapted_network import NetworkOnFeatures
+from headstart.model import Model
+from headstart.objectives import CrossEntropy, SquaredError
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant
 from headstart.workflow.network_rivals import FittedNetwork
 from headstart.workflow.rivals import FittedEstimator, rows_as_seen
 
-__all__ = ["ApartClassifier", "FittedApart", "SourceNumbers", "apart", "tells_sources_apart"]
+__all__ = [
+    "ApartCandidate",
+    "ApartClassifier",
+    "ApartRegressor",
+    "FittedApart",
+    "SourceNumbers",
+    "apart",
+    "tells_sources_apart",
+]
 
 Array = NDArray[Any]
 
@@ -69,8 +79,8 @@ class SourceNumbers:
         return np.array([1 if None in found else number for number in found], np.int64)
 
 
-class ApartClassifier(AdaptedClassifier):
-    """A candidate that is told which source each row is of.
+class ApartCandidate(Aligner):
+    """A candidate that is told which source each row is of; what classifier and regressor have in common.
 
     Parameters
     ----------
@@ -93,20 +103,29 @@ class ApartClassifier(AdaptedClassifier):
         labels = np.concatenate([own, np.repeat(own[:1], len(others))])
         where = np.concatenate([self.numbers(source), np.full(len(others), -1)])
         fitted: Any = clone(self.inner)
-        self.inner_ = fitted.fit(np.concatenate([source, others]), labels, sample_domain=where)
-        self.classes_ = self.inner_.classes_
+        return self._holds(fitted.fit(np.concatenate([source, others]), labels, sample_domain=where))
+
+    def _holds(self, fitted: Any) -> Self:
+        """Take the candidate within, fitted, and the classes it knows."""
+        self.inner_ = fitted
+        if hasattr(fitted, "classes_"):
+            self.classes_ = fitted.classes_
         return self
 
-    def around(self, inner: Aligner) -> ApartClassifier:
+    def around(self, inner: Aligner) -> Self:
         """Return the same around another candidate."""
         return type(self)(inner, self.numbers)
 
-    def trial(self, num_steps: int) -> tuple[ApartClassifier, float] | None:
+    def trial(self, num_steps: int) -> tuple[Self, float] | None:
         """Return itself with a training of at most so many steps, and by how much its own is longer; None for no network."""
-        if not isinstance(self.inner, AdaptedNetwork):
+        if not isinstance(self.inner, NetworkOnFeatures):
             return None
         few = min(num_steps, self.inner.num_steps)
         return self.around(clone(self.inner).set_params(num_steps=few)), self.inner.num_steps / few
+
+
+class ApartClassifier(ApartCandidate, AdaptedClassifier):
+    """A classifier that is told which source each row is of."""
 
     def predict_proba(self, X: Any, *, sample_domain: Any = None) -> Array:
         """Return probabilities; of source rows (``sample_domain`` above 0), as of their own sources."""
@@ -119,12 +138,22 @@ class ApartClassifier(AdaptedClassifier):
         return np.asarray(self.classes_[self.predict_proba(X, sample_domain=sample_domain).argmax(axis=1)])
 
 
+class ApartRegressor(ApartCandidate, AdaptedRegressor):
+    """A regressor that is told which source each row is of."""
+
+    def predict(self, X: Any, *, sample_domain: Any = None) -> Array:
+        """Return numbers; of source rows (``sample_domain`` above 0), as of their own sources."""
+        if sample_domain is None or not isinstance(self.inner_, AdaptedRegressor):
+            return np.asarray(self.inner_.predict(X))
+        return np.asarray(self.inner_.predict(X, sample_domain=self.numbers(X)))
+
+
 class FittedApart(FittedEstimator):
     """A candidate that was told the sources apart; target rows need no telling, so what is saved is the candidate within."""
 
     @cached_property
     def _within(self) -> FittedEstimator:
-        kind = FittedNetwork if isinstance(self.estimator.inner_, AdaptedNetwork) else FittedEstimator
+        kind = FittedNetwork if isinstance(self.estimator.inner_, NetworkOnFeatures) else FittedEstimator
         return kind(self.estimator.inner_, self._source_nd, self._target_md)
 
     @property
@@ -148,6 +177,10 @@ class FittedApart(FittedEstimator):
         """Return the candidate within as a head."""
         return self._within.to_head(two, task)
 
+    def to_model(self, two: TwoDomains, task: Task) -> Model:
+        """Return the candidate within as a model."""
+        return self._within.to_model(two, task)
+
 
 def tells_sources_apart(estimator: Any) -> bool:
     """Return whether a candidate makes something of knowing which source a row is of.
@@ -158,8 +191,9 @@ def tells_sources_apart(estimator: Any) -> bool:
     >>> [tells_sources_apart(AdaptedClassifier(aligner())) for aligner in (CORAL, MongeAlignment)]
     [False, True]
     """
-    if isinstance(estimator, AdaptedNetwork):
-        recipe = estimator.recipe(lambda head: CrossEntropy(head=head))
+    if isinstance(estimator, NetworkOnFeatures):
+        loss = SquaredError if isinstance(estimator, AdaptedNetworkRegressor) else CrossEntropy
+        recipe = estimator.recipe(lambda head: loss(head=head))
         return recipe.settings.get("balance") == "domains" or any("domains" in term.needs for term in recipe.objectives)
     return bool(getattr(getattr(estimator, "aligner", None) or estimator, "separates_sources", False))
 
@@ -182,7 +216,8 @@ def apart(entrants: Sequence[Entrant], source: Dataset) -> tuple[list[Entrant], 
             found.append(entrant)
             continue
         numbers = SourceNumbers(entrant.source_nd, source.domains)
-        wrapped = ApartClassifier(entrant.estimator, numbers)
+        kind = ApartRegressor if is_regressor(entrant.estimator) else ApartClassifier
+        wrapped = kind(entrant.estimator, numbers)
         found.append(Entrant(entrant.name, wrapped, entrant.source_nd, entrant.target_md, FittedApart))
         told.append(entrant.name)
     who = (

@@ -4,7 +4,7 @@
                  fitted again on part of the source         -> predictions for the source rows left out
 
 "Do not adapt" is the first candidate, always. A candidate that breaks off stays in the table with its reason. Aligners that read
-classes or need labels of the target are refused in words.
+classes are refused in words, and those that learn from labelled target rows where there are none.
 Shapes: n source rows, m target rows, v source rows held out, d features.
 """
 
@@ -16,112 +16,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.linear_model import Ridge, RidgeCV
 
-from headstart.alignment import AdaptedRegressor, Aligner, DomainRegressor, FeatureAligner, Reweighter
-from headstart.catalog import entries, find
+from headstart.alignment import AdaptedRegressor, Aligner
+from headstart.catalog import entries
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.evaluation.selection import SelectionRule, ValueEvidence
 from headstart.methods.adaptations.carry_out import check_serves
-from headstart.methods.adapted_network import NetworkOnFeatures
 from headstart.methods.image_translation import SourceTranslation
 from headstart.objectives import SquaredError
-from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import CandidatePlan
 from headstart.workflow.changed_images import check_images, translation_entrants
 from headstart.workflow.domains import TwoDomains
 from headstart.workflow.entrants import Entrant, Room, carry_through
+from headstart.workflow.few_labels import FEW_VALUE_CANDIDATES, with_few
+from headstart.workflow.few_rows import FewRows
 from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
-from headstart.workflow.rivals import FittedEstimator, Rival, rows_as_seen
+from headstart.workflow.rivals import FittedEstimator, Rival
+from headstart.workflow.several_sources import apart
 from headstart.workflow.staged_rivals import StagedTraining, try_stages
+from headstart.workflow.value_candidates import base_regressor, default_value_candidates, make_value_candidates
 
-__all__ = [
-    "base_regressor",
-    "default_value_candidates",
-    "hold_out_values",
-    "make_value_candidates",
-    "rule_for_values",
-    "try_value_candidates",
-    "try_values",
-    "value_aligners",
-]
-
-VALUE_CANDIDATES = ("moment-matching", "coral", "linear-ot", "subspace-alignment", "tca", "discriminator-ratio")
-_QUADRATIC = {"tca"}  # holds a number for every pair of rows
-_MOST_PAIRED_ROWS = 8000
-_PENALTIES = np.logspace(-3, 4, 15)
+__all__ = ["hold_out_values", "rule_for_values", "try_value_candidates", "try_values"]
 
 Array = NDArray[Any]
-
-
-def base_regressor(source_nd: Array, values_n: Array) -> Ridge:
-    """Return the regressor every aligner shares: ridge regression whose penalty the source rows choose, each left out once.
-
-    Examples
-    --------
-    >>> rows = np.arange(10.0)[:, None]
-    >>> bool(base_regressor(rows, 3 * rows[:, 0]).alpha <= 1e-2)
-    True
-    """
-    search = RidgeCV(_PENALTIES).fit(source_nd.astype(np.float64), values_n)
-    return Ridge(alpha=float(search.alpha_))
-
-
-def default_value_candidates(num_rows: int) -> tuple[str, ...]:
-    """Return the aligners that compete for numbers when nobody names any, by the number of rows of both domains together.
-
-    Their mean gains on the 24 pairs of docs/benchmarks.md are between -1.4 and +3.4 points of R2.
-
-    Examples
-    --------
-    >>> "tca" in default_value_candidates(1_000), "tca" in default_value_candidates(100_000)
-    (True, False)
-    """
-    small = num_rows <= _MOST_PAIRED_ROWS
-    return tuple(name for name in VALUE_CANDIDATES if small or name not in _QUADRATIC)
-
-
-def value_aligners() -> tuple[str, ...]:
-    """Return the names of all aligners that serve a regressor without target labels.
-
-    Examples
-    --------
-    >>> names = value_aligners()
-    >>> "coral" in names, "jdot-regression" in names, "jda" in names, "tradaboost-r2" in names
-    (True, True, False, False)
-    """
-    return tuple(entry.name for entry in entries("aligner") if _serves(entry.load()))
-
-
-def _serves(kind: type) -> bool:
-    if not issubclass(kind, Aligner) or kind.uses_target_labels:
-        return False
-    return issubclass(kind, DomainRegressor) or (
-        issubclass(kind, FeatureAligner | Reweighter) and not kind.requires_labels
-    )
-
-
-def make_value_candidates(names: Sequence[str], base: Any) -> dict[str, Aligner]:
-    """Return estimators by name, "do not adapt" first.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such aligner, or it serves no regressor without target labels.
-    """
-    found: dict[str, Aligner] = {NO_ADAPTATION: AdaptedRegressor(None, clone(base))}
-    for name in names:
-        entry = find(name, "aligner")
-        kind = entry.load()
-        if not _serves(kind):
-            why = "learns from labelled target rows" if kind.uses_target_labels else "reads classes"
-            raise ConfigError(
-                f"adapt: {entry.name} {why}, and the source's labels are numbers; choose from {', '.join(value_aligners())}."
-            )
-        found[entry.name] = kind() if issubclass(kind, DomainRegressor) else AdaptedRegressor(kind(), clone(base))
-    return found
 
 
 def rule_for_values(rule: SelectionRule) -> SelectionRule:
@@ -157,6 +76,7 @@ def try_values(
     seed: int = 0,
     room: Room | None = None,
     progress: Progress | None = None,
+    few: FewRows | None = None,
 ) -> list[Rival]:
     """Return every candidate carried through on two opened domains: aligners, networks on features, stages.
 
@@ -170,6 +90,8 @@ def try_values(
         How stages train.
     needs, seed, room, progress
         As for `try_value_candidates`.
+    few : FewRows, optional
+        Labelled target rows.
 
     Raises
     ------
@@ -180,20 +102,43 @@ def try_values(
     if len(values) < 4 or not values.std() > 0:
         raise DataError("adapt: the source needs at least four rows and two different numbers to learn from.")
     check_images({**plan.translations, **plan.stages}, two)
+    _check_recipes(plan)
+    entrants, told = apart(_entrants(plan, two, values, training, seed, few is not None), two.source)
+    if told and progress is not None:
+        progress.say(told)
+    if few is not None:
+        entrants = with_few(entrants, few, two, chooses=not needs)
+    rivals = _carried(entrants, values, needs=needs, seed=seed, room=room, progress=progress)
+    if plan.stages:
+        held_out = hold_out_values(len(values), seed)[1]
+        own = None if few is None else few.rows
+        rivals += try_stages(
+            plan.stages, two.source, two, training, held_out, needs=needs, room=room, progress=progress, few=own
+        )
+    return rivals
+
+
+def _check_recipes(plan: CandidatePlan) -> None:
+    """Refuse recipes that read classes."""
     for name, recipe in {**(plan.networks or {}), **plan.stages, **plan.translations}.items():
         given = recipe.recipe if isinstance(recipe, SourceTranslation) else recipe
         if getattr(recipe, "keeps_classes", False):
             raise ConfigError(f"adapt: {name} keeps classes, and the labels are numbers; take cyclegan or fda.")
         check_serves(given(lambda head: SquaredError(head=head)), Task("regression"), f"adapt: {name}")
-    if two.source.domains is not None and len(np.unique(two.source.domains)) > 1 and progress is not None:
-        progress.say("where labels are numbers, all candidates take several sources as one")
-    names = (
-        default_value_candidates(len(two.source_nd) + len(two.target_md)) if plan.aligners is None else plan.aligners
-    )
-    base = base_regressor(two.source_nd, values)
-    estimators = make_value_candidates(names, base)
+
+
+def _entrants(
+    plan: CandidatePlan, two: TwoDomains, values_n: Array, training: StagedTraining, seed: int, few: bool
+) -> list[Entrant]:
+    """Return what learns from features, "do not adapt" first: aligners on one scale, networks on features as they came."""
+    names = plan.aligners
+    if names is None:
+        defaults = default_value_candidates(len(two.source_nd) + len(two.target_md))
+        names = (*defaults, *(FEW_VALUE_CANDIDATES if few else ()))
+    base = base_regressor(two.source_nd, values_n)
+    estimators = make_value_candidates(names, base, few=few)
     raw = raw_features(two)
-    entrants = [
+    return [
         *(Entrant(name, one, two.source_nd, two.target_md) for name, one in estimators.items()),
         *(
             Entrant(name, make_network(recipe, two, seed), *raw, FittedNetwork)
@@ -201,13 +146,6 @@ def try_values(
         ),
         *translation_entrants(plan.translations, base, two, seed, training.store, training.checkpoint),
     ]
-    rivals = _carried(entrants, values, needs=needs, seed=seed, room=room, progress=progress)
-    if plan.stages:
-        held_out = hold_out_values(len(values), seed)[1]
-        rivals += try_stages(
-            plan.stages, two.source, two, training, held_out, needs=needs, room=room, progress=progress
-        )
-    return rivals
 
 
 def hold_out_values(num_rows: int, seed: int) -> tuple[Array, Array]:
@@ -267,20 +205,19 @@ def _carried(
     held_out = hold_out_values(len(values_n), seed)
 
     def gather(entrant: Entrant, fitted: FittedEstimator) -> ValueEvidence:
-        return _evidence(entrant.estimator, fitted, entrant.source_nd, values_n, entrant.target_md, held_out, needs)
+        return _evidence(entrant, fitted, values_n, held_out, needs)
 
     return carry_through(entrants, values_n, gather, needs=needs, seed=seed, room=room, progress=progress)
 
 
 def _evidence(
-    estimator: Aligner,
+    entrant: Entrant,
     fitted: FittedEstimator,
-    source_nd: Array,
     values_n: Array,
-    target_md: Array,
     held_out: tuple[Array, Array],
     needs: frozenset[str],
 ) -> ValueEvidence:
+    estimator, source_nd, target_md = entrant.estimator, entrant.source_nd, entrant.target_md
     learn, judge = held_out
     given: dict[str, Any] = {"target_values_m": fitted.target_scores}
     if needs & {"source_values_v", "source_features_vr"}:
@@ -289,8 +226,8 @@ def _evidence(
         options = {"sample_domain": as_source} if isinstance(partial, AdaptedRegressor) else {}
         given["source_values_v"] = partial.predict(source_nd[judge], **options)
         if "source_features_vr" in needs:
-            given["source_features_vr"] = _seen(partial, source_nd[judge], as_source)
-            given["target_features_mr"] = _seen(partial, target_md, None)
+            given["source_features_vr"] = entrant.fitted_as(partial, source_nd[judge], target_md).source_seen_nr
+            given["target_features_mr"] = entrant.fitted_as(partial, source_nd, target_md).target_seen_mr
     if "refit" in needs:
         given["refit"] = lambda source, values, target: clone(estimator).fit(source, values, target)
     if "target_rows_md" in needs:
@@ -301,9 +238,3 @@ def _evidence(
         source_rows_vd=source_nd[judge],
         source_training_nd=source_nd[learn],
     )
-
-
-def _seen(estimator: Any, rows: Array, sample_domain: Array | None) -> Array:
-    if isinstance(estimator, NetworkOnFeatures):
-        return np.asarray(estimator.hidden(rows))
-    return rows_as_seen(estimator, rows, sample_domain)
