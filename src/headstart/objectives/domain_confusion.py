@@ -6,7 +6,8 @@
 
 Source: Tzeng, Hoffman, Darrell & Saenko, "Simultaneous Deep Transfer Across Domains and Tasks", ICCV 2015 (arXiv:1510.02192),
 the domain confusion loss: the cross-entropy to the uniform distribution over domains. With two domains a softmax over two outputs
-is a sigmoid of one. That each domain counts alike is our reading, and a strength of 1 our choice.
+is a sigmoid of one. The paper's critic is one linear layer, and its strength 0.01; that each domain counts alike is our reading,
+which a published reimplementation shares (s-chh/PyTorch-MDC, with two layers of 500 in the critic).
 Use it as two phases on one objective: in the first only the objective's own parameters train, in the second the network's. In a
 phase that trains both, both learn at once. Its value is the critic's loss.
 It ignores classes, as `DANN` does; its pull on the features fades where the critic is sure, as does its gradient.
@@ -61,7 +62,7 @@ class DomainConfusion(CriticObjective):
     strength : float, at least 0
         Multiplies the features' part alone.
     widths : sequence of int
-        Of the critic's layers between.
+        Of the critic's layers between; none in the paper.
     dropout : float in [0, 1)
         Of the critic's layers.
     spectral : bool
@@ -89,8 +90,8 @@ class DomainConfusion(CriticObjective):
 
     def __init__(
         self,
-        strength: float = 1.0,
-        widths: Sequence[int] = (256, 256),
+        strength: float = 0.01,
+        widths: Sequence[int] = (),
         dropout: float = 0.0,
         spectral: bool = False,
         seed: int = 0,

@@ -6,8 +6,9 @@
 
 Source: Shen, Qu, Zhang & Yu, "Wasserstein Distance Guided Representation Learning for Domain Adaptation", AAAI 2018
 (arXiv:1707.01217), algorithm 1: penalty 10, five steps of the critic for one of the features. Their
-program takes strength 1 for reviews and 0.01 for digits, and one hidden layer of 100 for the critic. Batches of unequal sizes are
-paired by letting the shorter one begin again, which is our reading.
+programs take strength 1 for reviews, 0.01 for digits and 0.1 for features of photographs (there with ten steps of the critic, at
+ten times the rate), and one hidden layer of 100 for the critic. Batches of unequal sizes are paired by letting the shorter one
+begin again, which is our reading.
 Use it as two phases on one objective: in the first, repeated, only the objective's own parameters train, in the second the
 network's. Its value is the critic's loss. The gap of a trained critic's means is the earth mover's distance of the two domains'
 features, in their unit, or more: domains that are one W apart throughout come out as W (1 + W / (2 penalty)), for the penalty

@@ -6,7 +6,8 @@
 
 Source: of each method, in the module of its objective; Saito et al., CVPR 2018 (arXiv:1712.02560), for mcd, whose authors repeat
 the last phase four times. Critics learn ten times as fast as the pretrained network, as with the authors of dann, cdan, mdd, gvb
-and pada, and by our choice in osbp and domain-confusion; in adda and wdgrl both learn at the same rate, as with theirs.
+and pada, and by our choice in osbp and domain-confusion; in adda and wdgrl both learn at the same rate, as with theirs (wdgrl's
+authors let the critic learn faster on features of photographs alone).
 Use them by name; options are those of the objective.
 They ignore which part of the network trains, which the strategy decides.
 """
@@ -153,6 +154,8 @@ def osbp(loss: LossOf, **options: Any) -> AdaptationRecipe:
 
 def domain_confusion(loss: LossOf, **options: Any) -> AdaptationRecipe:
     """Return the recipe of `DomainConfusion`: the critic's step, then the network's.
+
+    The paper begins with a network that has learned on the source; here both begin at once.
 
     Examples
     --------

@@ -12,6 +12,8 @@ They ignore rates and lengths of training: a source-free network wants a small r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headstart.methods.adaptations.recipe import AdaptationRecipe, LossOf, joint
 from headstart.objectives import (
     ATDOC,
@@ -120,8 +122,16 @@ def fixmatch(loss: LossOf, threshold: float = 0.95, weight: float = 1.0) -> Adap
 
 
 def flexmatch(loss: LossOf, threshold: float = 0.95, warm_up: bool = True, weight: float = 1.0) -> AdaptationRecipe:
-    """Return FlexMatch."""
-    return joint(loss, [FlexMatch(threshold=threshold, warm_up=warm_up, weight=weight)])
+    """Return FlexMatch, after the network has learned on the source: while it knows nothing, low thresholds let chance count.
+
+    Examples
+    --------
+    >>> from headstart.objectives import CrossEntropy
+    >>> flexmatch(lambda head: CrossEntropy(head=head)).starts_trained
+    True
+    """
+    term = FlexMatch(threshold=threshold, warm_up=warm_up, weight=weight)
+    return replace(joint(loss, [term]), starts_trained=True)
 
 
 def self_training(loss: LossOf, start: float = 0.2, end: float = 0.5, weight: float = 1.0) -> AdaptationRecipe:
