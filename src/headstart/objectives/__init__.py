@@ -1,14 +1,7 @@
 """Floor 2: differentiable loss terms. Each file is one formula: a pure function, and a thin `Objective` over it."""
 
-from headstart.objectives.adda import (
-    ADDA,
-    inverted_label_loss,
-)
-from headstart.objectives.afn import (
-    AFN,
-    hard_feature_norm,
-    stepwise_feature_norm,
-)
+from headstart.objectives.adda import ADDA, inverted_label_loss
+from headstart.objectives.afn import AFN, hard_feature_norm, stepwise_feature_norm
 from headstart.objectives.atdoc import (
     ATDOC,
     centre_vote,
@@ -16,14 +9,8 @@ from headstart.objectives.atdoc import (
     sharpened,
     weighted_cross_entropy,
 )
-from headstart.objectives.bi_tuning import (
-    BiTuning,
-    contrastive_loss,
-)
-from headstart.objectives.bsp import (
-    BSP,
-    batch_spectral_penalty,
-)
+from headstart.objectives.bi_tuning import BiTuning, contrastive_loss
+from headstart.objectives.bsp import BSP, batch_spectral_penalty
 from headstart.objectives.cdan import (
     CDAN,
     certainty_weights,
@@ -158,10 +145,7 @@ from headstart.objectives.information_maximisation import (
     entropy_of_mean,
     information_maximisation,
 )
-from headstart.objectives.irm import (
-    IRM,
-    irm_penalty,
-)
+from headstart.objectives.irm import IRM, irm_penalty
 from headstart.objectives.jan import (
     JAN,
     joint_mmd,
@@ -272,19 +256,14 @@ from headstart.objectives.supervised import (
     squared_error,
     supervised_objective,
 )
-from headstart.objectives.swd import (
-    SWD,
-    sliced_discrepancy,
-)
+from headstart.objectives.swd import SWD, sliced_discrepancy
+from headstart.objectives.together import Together
 from headstart.objectives.virtual_adversarial import (
     VAT,
     adversarial_direction,
     virtual_adversarial_loss,
 )
-from headstart.objectives.vrex import (
-    VREx,
-    risk_variance,
-)
+from headstart.objectives.vrex import VREx, risk_variance
 from headstart.objectives.wdgrl import (
     WDGRL,
 )
@@ -359,6 +338,7 @@ __all__ = [
     "SquaredError",
     "StochasticBatchNorm",
     "StochasticNormalisation",
+    "Together",
     "VREx",
     "adversarial_direction",
     "balanced_class_weights",

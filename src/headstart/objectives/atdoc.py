@@ -243,7 +243,8 @@ class ATDOC(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Put the step's features and answers into the memory."""
-        for rows_b, features_bd, logits_bk in self._waiting:
+        for waiting in self._waiting:
+            rows_b, features_bd, logits_bk = self.together.rows(*waiting)
             if self.form == "neighbours":
                 self.memory_md[rows_b] = functional.normalize(features_bd, dim=1).to(self.memory_md.dtype)
                 answers_bk = sharpened(logits_bk, temperature=self.temperature)

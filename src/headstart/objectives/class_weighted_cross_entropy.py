@@ -133,7 +133,7 @@ class ClassWeightedCrossEntropy(Objective):
         if not len(self.shares):
             raise ConfigError("ClassWeightedCrossEntropy: knows no classes yet; call prepare before the first step.")
         answers_mk = widen(self.take_logits(other, self.head).detach()).softmax(1)
-        self._seen.append(answers_mk.mean(0))
+        self._seen.append(answers_mk)
         logits_bk, labels_b = self.take_logits(source, self.head), self.take(source, "labels")
         return self.weight * class_weighted_cross_entropy(logits_bk, labels_b, class_weights_of(self.shares))
 
@@ -141,5 +141,6 @@ class ClassWeightedCrossEntropy(Objective):
         """Move the shares towards the answers of this step."""
         if self._seen:
             step = 1 - self.momentum
-            self.shares.lerp_(torch.stack(self._seen).mean(0).to(self.shares.dtype), step)
+            (answers_mk,) = self.together.rows(torch.cat(self._seen))
+            self.shares.lerp_(answers_mk.mean(0).to(self.shares.dtype), step)
             self._seen.clear()

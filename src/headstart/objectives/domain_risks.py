@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headstart.core.checks import check_same_rows
-from headstart.core.errors import ConfigError
+from headstart.core.errors import ConfigError, DataError
 from headstart.objectives.objective import Batch, Objective, Setup
 from headstart.objectives.supervised import cross_entropy, supervised_objective
 
@@ -111,12 +111,48 @@ class DomainRisks(Objective):
     def __init__(self) -> None:
         super().__init__()
         self.task_loss: Loss = cross_entropy
+        self.num_domains = 0
 
     def prepare(self, setup: Setup) -> None:
-        """Take the loss that belongs to the task."""
+        """Take the loss that belongs to the task, and the number of domains."""
+        self.num_domains = setup.num_domains
         plain = supervised_objective(setup.task)
         self.task_loss = lambda logits_bk, labels: plain(Batch(labels=labels, logits=logits_bk))
 
     def rows(self, source: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, labels and domains of the labelled rows."""
         return self.take_logits(source, self.head), self.take(source, "labels"), self.take(source, "domains")
+
+    def whole(self, domains: Tensor, means_e: Tensor) -> tuple[list[int], Tensor]:
+        """Return the domains that any process has rows of, and means over their rows in all processes.
+
+        Parameters
+        ----------
+        domains : Tensor of shape (b,)
+            int64 number of the domain of each row here.
+        means_e : Tensor of shape (e,)
+            Means over the rows of each domain that occurs here, in the order of the domains' numbers.
+
+        Returns
+        -------
+        list of int, Tensor of shape (e,)
+            Numbers of the domains, in order, and their means; `Together.means` says with which gradient.
+
+        Raises
+        ------
+        DataError
+            If a row comes from a domain that was not there at the start.
+        """
+        here = torch.unique(domains)
+        if self.together.size == 1:
+            return here.tolist(), means_e
+        count = max(self.num_domains, 1)
+        if int(here[-1]) >= count:
+            raise DataError(
+                f"{type(self).__name__}: a row comes from domain {int(here[-1])}, but there were {count} domains when the "
+                "training began; number them from 0 on."
+            )
+        every_e = means_e.new_zeros(count).index_put((here,), means_e)
+        whole_e = self.together.means(every_e, torch.bincount(domains, minlength=count))
+        numbers: list[int] = torch.nonzero(~whole_e.detach().isnan())[:, 0].tolist()
+        return numbers, whole_e[numbers]

@@ -158,7 +158,8 @@ class EATA(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the mean answer towards those of this step."""
-        for answers_bk in self._waiting:
+        for waiting in self._waiting:
+            (answers_bk,) = self.together.rows(waiting)
             if len(answers_bk):
                 share = 0.1 if bool(self.mean_k.any()) else 1.0
                 self.mean_k.lerp_(answers_bk.mean(0).to(self.mean_k.dtype), share)

@@ -9,7 +9,7 @@ Source: Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curricu
 Without warm-up u is left out. While no row was sure all thresholds are 0, as in the authors' code (TorchSSL).
 Use it as FixMatch, weight 1, where some classes are harder on the target than others, and from a network that knows the source:
 from a random start the low thresholds let chance answers count.
-It ignores whether answers are right. Of several processes each keeps the answers of its own rows.
+It ignores whether answers are right.
 Shapes: b rows, m rows of the target stream, k classes.
 """
 
@@ -125,6 +125,7 @@ class FlexMatch(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Write down the answers of this step that were sure."""
-        for rows, labels in self._waiting:
+        for waiting in self._waiting:
+            rows, labels = self.together.rows(*waiting)
             self.answers_m[rows] = labels
         self._waiting = []

@@ -7,7 +7,7 @@ algorithm 1 and equation 5; for every domain of a batch at once, as published co
 Use it in place of the task's loss, where the worst domain matters: small groups, signs that hold for most rows only. The paper
 needs strong regularisation or early stopping beside it, because a network that fits all rows has no worst domain left.
 It ignores everything but the size of risks: a domain of noisy labels draws all weight. Each piece of a batch taken in pieces is
-weighed by its own risks, and the weights then move once, by their mean; each of several processes keeps its own weights.
+weighed by its own risks, and the weights then move once, by their mean. Several processes add their rows up first.
 Shapes: b rows in a batch, k outputs, e domains.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headstart.core.errors import DataError
-from headstart.objectives.domain_risks import DomainRisks, domain_risks, domains_present
+from headstart.objectives.domain_risks import DomainRisks, domain_risks
 from headstart.objectives.objective import Batch, Setup, check_positive
 from headstart.objectives.precision import widen
 
@@ -105,13 +105,13 @@ class GroupDRO(DomainRisks):
             If a row comes from a domain that was not there at the start.
         """
         logits_bk, labels, domains = self.rows(source)
-        numbers = [number for number, _ in domains_present(logits_bk, domains)]
+        here_e = widen(domain_risks(logits_bk, labels, domains, self.task_loss))
+        numbers, risks_e = self.whole(domains, here_e)
         if numbers[-1] >= len(self.domain_weights):
             raise DataError(
                 f"GroupDRO: a row comes from domain {numbers[-1]}, but there were {len(self.domain_weights)} domains when the "
                 "training began; number them from 0 on."
             )
-        risks_e = widen(domain_risks(logits_bk, labels, domains, self.task_loss))
         every_e = torch.full_like(self.domain_weights, torch.nan)
         every_e[numbers] = risks_e.detach().to(every_e.dtype)
         self._seen.append(every_e)

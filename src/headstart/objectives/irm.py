@@ -21,7 +21,7 @@ from headstart.objectives.objective import Batch
 from headstart.objectives.precision import full_precision, widen
 from headstart.objectives.supervised import cross_entropy
 
-__all__ = ["IRM", "irm_penalty"]
+__all__ = ["IRM", "irm_penalty", "risk_slopes"]
 
 
 @full_precision
@@ -56,15 +56,45 @@ def irm_penalty(logits_bk: Tensor, labels: Tensor, domains: Tensor, loss: Loss =
     >>> irm_penalty(logits, labels, torch.tensor([0, 1]), squared_error)       # ((2 * (1 - 2) * 1)^2 + 0) / 2
     tensor(2.)
     """
+    return risk_slopes(logits_bk, labels, domains, loss).square().mean()
+
+
+@full_precision
+def risk_slopes(logits_bk: Tensor, labels: Tensor, domains: Tensor, loss: Loss = cross_entropy) -> Tensor:
+    """Return the derivative of each domain's risk by the scale of the logits, at 1.
+
+    Parameters
+    ----------
+    logits_bk : Tensor of shape (b, k)
+        Outputs before the softmax. Half precision is computed in float32.
+    labels : Tensor of shape (b,) or (b, k)
+        What the loss takes.
+    domains : Tensor of shape (b,)
+        int64 number of each row's domain.
+    loss : callable
+        Mean loss of some rows, of their logits and labels.
+
+    Returns
+    -------
+    Tensor of shape (e,)
+        In the loss's unit, in the order of the domains' numbers.
+
+    Examples
+    --------
+    >>> from headstart.objectives.supervised import squared_error
+    >>> logits, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([2.0, 2.0])
+    >>> risk_slopes(logits, labels, torch.tensor([0, 1]), squared_error)       # 2 * (1 - 2) * 1, and 0
+    tensor([-2.,  0.])
+    """
     logits_bk = widen(logits_bk)
-    penalties = []
+    slopes = []
     for _, mask in domains_present(logits_bk, domains):
         scale = torch.ones((), dtype=logits_bk.dtype, device=logits_bk.device, requires_grad=True)
         with torch.enable_grad():
             risk = loss(scale * logits_bk[mask], labels[mask])
         (slope,) = torch.autograd.grad(risk, [scale], create_graph=logits_bk.requires_grad)
-        penalties.append(slope.square())
-    return torch.stack(penalties).mean()
+        slopes.append(slope)
+    return torch.stack(slopes)
 
 
 class IRM(DomainRisks):
@@ -101,5 +131,6 @@ class IRM(DomainRisks):
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the penalty, once it has begun."""
-        penalty = irm_penalty(*self.rows(source), self.task_loss)
-        return self.weight * begins(source.share, self.start) * penalty
+        logits_bk, labels, domains = self.rows(source)
+        _, slopes_e = self.whole(domains, risk_slopes(logits_bk, labels, domains, self.task_loss))
+        return self.weight * begins(source.share, self.start) * slopes_e.square().mean()

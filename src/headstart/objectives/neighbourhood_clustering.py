@@ -152,6 +152,7 @@ class NeighbourhoodClustering(Objective):
 
     def after_step(self) -> None:
         """Remember the rows of this step as they were in it."""
-        for rows_b, directions_bd in self._seen:
+        for seen in self._seen:
+            rows_b, directions_bd = self.together.rows(*seen)
             self.memory.index_copy_(0, rows_b, directions_bd.to(self.memory.dtype))
         self._seen.clear()

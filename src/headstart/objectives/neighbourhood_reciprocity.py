@@ -142,6 +142,7 @@ class NRC(Objective):
             raise ConfigError(f"NRC: diversity is at least 0; got {diversity}.")
         self.num_neighbours, self.num_expanded, self.distant = num_neighbours, num_expanded, distant
         self.diversity, self.weight = diversity, weight
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def prepare(self, setup: Setup) -> None:
         """Fill the memory."""
@@ -154,9 +155,12 @@ class NRC(Objective):
         (batch,) = self.chosen("target", source, target)
         logits_bk, rows_b = self.take(batch, "logits"), self.take(batch, "rows")
         features_bd = functional.normalize(widen(self.take(batch, "features").detach()), dim=1)
+        new_bk = functional.softmax(widen(logits_bk.detach()), dim=1)
+        if self.training and self.together.size > 1:  # alone the memory has them by the next line
+            self._seen.append((rows_b, features_bd, new_bk))
         memory_md, answers_mk = (self.features_md, self.answers_mk) if self.training else self._copies()
         memory_md[rows_b] = features_bd.to(memory_md.dtype)
-        answers_mk[rows_b] = functional.softmax(widen(logits_bk.detach()), dim=1).to(answers_mk.dtype)
+        answers_mk[rows_b] = new_bk.to(answers_mk.dtype)
         agreement = neighbourhood_agreement(
             logits_bk,
             rows_b,
@@ -167,6 +171,15 @@ class NRC(Objective):
             distant=self.distant,
         )
         return -self.weight * (agreement + self.diversity * entropy_of_mean(logits_bk))
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Put what other processes saw into the memory."""
+        for seen in self._seen:
+            rows_b, features_bd, answers_bk = self.together.rows(*seen)
+            self.features_md[rows_b] = features_bd.to(self.features_md.dtype)
+            self.answers_mk[rows_b] = answers_bk.to(self.answers_mk.dtype)
+        self._seen = []
 
     def _copies(self) -> tuple[Tensor, Tensor]:
         return self.features_md.clone(), self.answers_mk.clone()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.tasks import Task
+from headstart.objectives.together import Together
 
 Rows = Literal["source", "target", "both"]
 
@@ -175,6 +176,7 @@ class Objective(nn.Module):
         False  # whether it is nothing without classes: probabilities of them, or labels that are classes
     )
     labels_both: bool = False  # whether rows of the second stream need labels, too
+    together: Together = Together()  # the processes that train together; the loop says which
 
     def prepare(self, setup: Setup) -> None:
         """Look once at the network and the training targets, before the first step. The default looks at nothing."""

@@ -172,6 +172,6 @@ class PADA(CriticObjective):
     def after_step(self) -> None:
         """Let the running mean follow the step's answers."""
         if self._waiting:
-            mean_k = torch.cat(self._waiting).mean(0).to(self.shares_k.dtype)
-            self.shares_k.lerp_(mean_k, 1 - self.momentum)
+            (answers_mk,) = self.together.rows(torch.cat(self._waiting))
+            self.shares_k.lerp_(answers_mk.mean(0).to(self.shares_k.dtype), 1 - self.momentum)
             self._waiting = []

@@ -154,6 +154,7 @@ class SelfTraining(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Write down the step's answers."""
-        for rows_b, answers_bk in self._waiting:
+        for waiting in self._waiting:
+            rows_b, answers_bk = self.together.rows(*waiting)
             self.answers_mk[rows_b] = answers_bk.to(self.answers_mk.dtype)
         self._waiting = []

@@ -123,6 +123,7 @@ class SHOT(Objective):
             raise ConfigError(f"SHOT: labels and diversity are at least 0; got {labels} and {diversity}.")
         self.labels, self.diversity, self.num_refreshes, self.weight = labels, diversity, num_refreshes, weight
         self._share = 0.0
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def prepare(self, setup: Setup) -> None:
         """Fill the memory, and make the first labels."""
@@ -133,23 +134,25 @@ class SHOT(Objective):
         self.register_buffer("refreshed", torch.zeros((), dtype=torch.int64, device=features_md.device))
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
-        """Return ``weight`` times the term; in training mode the memory takes the rows' new features and answers."""
+        """Return ``weight`` times the term; in training mode the rows' features and answers wait for `after_step`."""
         (batch,) = self.chosen("target", source, target)
         logits_bk, features_bd = self.take(batch, "logits"), self.take(batch, "features")
         rows_b = self.take(batch, "rows")
         labels_b = self.labels_m[rows_b]
         if self.training:
             self._share = batch.share
-            self.features_md[rows_b] = features_bd.detach().to(self.features_md.dtype)
-            self.probabilities_mk[rows_b] = functional.softmax(widen(logits_bk.detach()), dim=1).to(
-                self.probabilities_mk.dtype
-            )
+            self._waiting.append((rows_b, features_bd.detach(), functional.softmax(widen(logits_bk.detach()), dim=1)))
         term = information_maximisation(logits_bk, diversity=self.diversity)
         return self.weight * (term + self.labels * functional.cross_entropy(widen(logits_bk), labels_b))
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Renew the labels when their time has come."""
+        """Put the step's features and answers into the memory, and renew the labels when their time has come."""
+        for waiting in self._waiting:
+            rows_b, features_bd, answers_bk = self.together.rows(*waiting)
+            self.features_md[rows_b] = features_bd.to(self.features_md.dtype)
+            self.probabilities_mk[rows_b] = answers_bk.to(self.probabilities_mk.dtype)
+        self._waiting = []
         due = min(int(self._share * self.num_refreshes), self.num_refreshes - 1)
         if due > int(self.refreshed):
             self.labels_m.copy_(centre_labels(self.features_md, self.probabilities_mk))

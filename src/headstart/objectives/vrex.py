@@ -76,5 +76,6 @@ class VREx(DomainRisks):
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the variance, once it has begun."""
-        risks_e = domain_risks(*self.rows(source), self.task_loss)
+        logits_bk, labels, domains = self.rows(source)
+        _, risks_e = self.whole(domains, domain_risks(logits_bk, labels, domains, self.task_loss))
         return self.weight * begins(source.share, self.start) * risk_variance(risks_e)

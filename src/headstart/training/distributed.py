@@ -10,7 +10,8 @@ takes mean and variance over the rows of all processes, each channel combined by
 Use it under ``torchrun --nproc-per-node N``: gloo between processors, NCCL between GPUs. Losses equal those of one process with
 the same global batch up to rounding (1e-5) for losses that are means over rows, batch normalisation included. They differ where
 a row's loss looks at other rows of its batch (contrastive terms see only their own process's rows) and where random numbers are
-drawn inside the network (each process draws dropout masks of its own).
+drawn inside the network (each process draws dropout masks of its own). Objectives that compare means of parts of a batch, or
+remember what they saw, ask `together` for what all processes have.
 It ignores anything but data-parallel training: every process holds the whole network.
 Shapes: B rows in the global batch, b_r of them here, k outputs.
 """
@@ -36,6 +37,7 @@ from torch.overrides import TorchFunctionMode
 
 from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import ConfigError, HeadstartError, TrainingError
+from headstart.objectives import Together
 
 __all__ = ["OthersGone", "World"]
 
@@ -224,6 +226,10 @@ class World:
     def sums(self, figures: Sequence[float]) -> list[float]:
         """Return figures added up over all processes."""
         return list(figures) if self.size == 1 else self._sum(torch.tensor(figures, dtype=torch.float64)).tolist()
+
+    def together(self) -> Together:
+        """Return these processes as objectives see them."""
+        return Together(self.rank, self.size, self._sum) if self.size > 1 else Together()
 
     def gather(self, shard_bk: Tensor, num_rows: int) -> Tensor:
         """Return the rows of all processes, in the order of the global batch that was sharded.

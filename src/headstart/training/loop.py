@@ -187,7 +187,7 @@ class Run:
         self.plan = plan or whole_plan(network)
         self.plan.carry_out(network)
         self.forward = open_forward(network, task, config, self._autocast, self.needs, base, source_head)
-        prepare_objectives(self.forward, self.objectives, self.source, self.target)
+        prepare_objectives(self.forward, self.objectives, self.source, self.target, self.world)
         self.optimiser = GroupedOptimiser(self.plan, trained_parameters(network, self.plan, self.objectives), config)
         self.parts = [parameters_of(phase, network, self.optimiser.parameters) for phase in self.phases]
         self._average()

@@ -16,6 +16,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.tasks import Task
 from headstart.objectives import Objective, Setup
 from headstart.training.config import TrainingConfig
+from headstart.training.distributed import World
 from headstart.training.forward import Forward
 from headstart.training.judge import CHECK_ROWS
 from headstart.training.losses import LossWatch, chance_loss
@@ -96,9 +97,14 @@ def open_forward(
 
 
 def prepare_objectives(
-    forward: Forward, objectives: Sequence[Objective], source: Stream, target: Stream | None = None
+    forward: Forward,
+    objectives: Sequence[Objective],
+    source: Stream,
+    target: Stream | None = None,
+    world: World | None = None,
 ) -> None:
     """Let every objective look at the network, the targets, and what the network and the base model say of the rows."""
+    together = (world or World()).together()
     network = forward.network
 
     def outputs(stream: Stream) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -121,6 +127,7 @@ def prepare_objectives(
     )
     for objective in objectives:
         objective.to(forward.device)
+        objective.together = together
         objective.prepare(setup)
         objective.train()
     network.settle()  # an objective may have put other layers in
