@@ -20,7 +20,7 @@ def test_every_snippet_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "guide.md: 15 snippets ran" in done.stdout
-    assert "extending.md: 5 snippets ran" in done.stdout
+    assert "extending.md: 6 snippets ran" in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

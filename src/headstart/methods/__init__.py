@@ -1,5 +1,6 @@
 """Floor 5: recipes. Each is one file and one line in the catalog."""
 
+from headstart.methods.adapted_module import AdaptedModule, adapt_module
 from headstart.methods.adapted_network import AdaptedNetwork, AdaptedNetworkRegressor
 from headstart.methods.deep_adaptation import DeepAdaptation, DeeplyAdapted
 from headstart.methods.feature_extraction import FeatureExtraction
@@ -9,6 +10,7 @@ from headstart.methods.from_scratch import FromScratch, ScratchModel
 from headstart.methods.test_time import TestTimeAdaptation
 
 __all__ = [
+    "AdaptedModule",
     "AdaptedNetwork",
     "AdaptedNetworkRegressor",
     "DeepAdaptation",
@@ -19,4 +21,5 @@ __all__ = [
     "FromScratch",
     "ScratchModel",
     "TestTimeAdaptation",
+    "adapt_module",
 ]

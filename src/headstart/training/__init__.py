@@ -1,5 +1,6 @@
 """Floor 3: the one visible training loop, and what it trains: networks in segments, on rows, by phases, as a plan says."""
 
+from headstart.training.array_rows import ArrayRows
 from headstart.training.averaging import Average, recompute_statistics
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.config import TrainingConfig, fitting_batch_size
@@ -17,6 +18,7 @@ from headstart.training.rows import Rows, TrainingRows
 from headstart.training.sampler import row_draws
 
 __all__ = [
+    "ArrayRows",
     "Average",
     "Checkpoint",
     "History",

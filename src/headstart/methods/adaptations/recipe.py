@@ -112,7 +112,8 @@ def joint(loss: LossOf, terms: Sequence[Objective]) -> AdaptationRecipe:
     named = {getattr(term, name, "main") for term in terms for name in ("head", "first", "second")}
     others = sorted(name for name in named if isinstance(name, str) and name not in {"main", "source"})
     losses = [loss(head) for head in ("main", *others)]
-    return AdaptationRecipe((Phase((*losses, *terms)),), ("main", *others))
+    streams = ("source", "target") if terms else ("source",)  # target rows would move the statistics of BatchNorm
+    return AdaptationRecipe((Phase((*losses, *terms), streams=streams),), ("main", *others))
 
 
 def source_only(loss: LossOf) -> AdaptationRecipe:
