@@ -266,3 +266,19 @@ def test_subsets_share_content_and_digests() -> None:
         dataset.matrix()
     with pytest.raises(ShapeError, match="targets"):
         dataset.relabelled(dataset.task, np.zeros(3, np.int64))  # type: ignore[arg-type]
+
+
+def test_a_preferred_column_is_taken_where_the_table_has_it_and_none_is_named() -> None:
+    words = pd.DataFrame(
+        {"opinion": TEXTS, "shop": ["a name that is longer than any opinion, number " + text for text in TEXTS]}
+    )
+    assert open_dataset(words, unlabelled=True).content_column == "shop"  # the longest texts, when nobody says more
+    taken = open_dataset(words, unlabelled=True, prefer="opinion")
+    assert taken.content_column == "opinion" and taken.read(0) == TEXTS[0]
+    assert "'opinion' for text" in told(taken, "column-choice")[0]
+    assert taken.subset([2]).content_column == taken.unlabelled().content_column == "opinion"
+    assert open_dataset(words, unlabelled=True, prefer="note").content_column == "shop"
+    assert open_dataset(words, unlabelled=True, prefer="opinion", text="shop").content_column == "shop"
+    short = words.assign(opinion=["a", "b", "a", "b"])  # no prose, and yet what was asked for
+    assert open_dataset(short, unlabelled=True, prefer="opinion").read(1) == "b"
+    assert open_dataset(TEXTS, unlabelled=True).content_column == ""

@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 import headstart
-from headstart.alignment import CORAL, JCPOT, AdaptedClassifier, MongeAlignment
+from headstart.alignment import CORAL, JCPOT, AdaptedClassifier, AdaptedRegressor, MongeAlignment
 from headstart.catalog import read_recipe
 from headstart.core.errors import DataError
 from headstart.core.progress import Progress
 from headstart.data import join_datasets, open_dataset
 from headstart.methods import AdaptedNetwork
 from headstart.workflow.domains import as_sources, names_of
-from headstart.workflow.several_sources import ApartClassifier, SourceNumbers, tells_sources_apart
+from headstart.workflow.several_sources import ApartClassifier, ApartRegressor, SourceNumbers, tells_sources_apart
 
 QUIET = Progress(quiet=True)
 
@@ -125,6 +125,39 @@ def test_several_sources_compete_pooled_and_apart_and_become_models(tmp_path: Pa
         fitted = chosen.rival.fitted
         assert fitted is not None
         np.testing.assert_allclose(loaded.predict(target, store=False).scores, fitted.target_scores, atol=1e-5)
+
+
+@pytest.mark.golden
+def test_several_sources_of_numbers_are_told_apart_too(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    sources, _, target, _ = three()
+    random = np.random.default_rng(1)
+    values = [
+        list(rows @ [1.0, 0.5] + 0.1 * random.normal(size=len(rows)) + move)
+        for rows, move in zip(sources, (0, 9), strict=True)
+    ]
+    said: list[str] = []
+    progress = Progress(quiet=True)
+    progress.say = said.append  # type: ignore[method-assign]
+    found = headstart.adapt(
+        sources, target, labels=values, methods=["coral", "monge-alignment"], progress=progress, store=False
+    )
+    assert any("monge-alignment tell them apart, all others take them as one" in line for line in said)
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
+    rows, every = np.concatenate(sources), np.concatenate(values)
+    inner, where = AdaptedRegressor(MongeAlignment()), np.repeat([1, 2], 60)
+    told = ApartRegressor(inner, SourceNumbers(rows, where)).fit(rows, every, target)
+    both = np.concatenate([rows, target]), np.concatenate([every, np.zeros(60)])
+    given = AdaptedRegressor(MongeAlignment()).fit(*both, sample_domain=np.concatenate([where, np.full(60, -1)]))
+    np.testing.assert_allclose(told.predict(target), given.predict(target))
+    np.testing.assert_allclose(
+        told.predict(rows, sample_domain=np.ones(120, int)), given.predict(rows, sample_domain=where)
+    )
+    chosen = replace(found, selection=replace(found.selection, chosen="monge-alignment"))
+    loaded = headstart.load_model(chosen.model.save(tmp_path / "model"))
+    assert chosen.rival.fitted is not None
+    np.testing.assert_allclose(loaded.predict(target, store=False).scores, chosen.rival.fitted.target_scores, rtol=1e-4)
 
 
 @pytest.mark.golden

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -183,6 +184,52 @@ def test_fit_delivers_both_models_says_what_each_is_for_and_forgets_an_old_one(t
     again = headstart.fit(tmp_path / "rows.csv", unlabelled=tmp_path / "alike.csv", **options)
     assert again.adaptation is None and not (tmp_path / "out" / "adapted").exists()
     assert "model/ is for both" in str(again)
+
+
+def opinions(num_rows: int, of_films: bool) -> tuple[list[str], list[str]]:
+    """Return texts about films, or about tools in other words, and what they say."""
+    chance = random.Random(num_rows + of_films)
+    things = ("film movie plot actor scene story" if of_films else "blender kettle pan knife toaster mixer").split()
+    praise = "great lovely superb charming" if of_films else "sturdy reliable sharp durable handy"
+    blame = "awful dull dreadful poor boring" if of_films else "broken leaking rusty flimsy useless"
+    words = {"good": praise.split(), "bad": blame.split()}
+    labels = [("good", "bad")[row % 2] for row in range(num_rows)]
+    said = [f"The {chance.choice(things)} was {chance.choice(words[label])}" for label in labels]
+    ending = ", we saw it on night" if of_films else "; ORDER NO."
+    return [
+        f"{text} and {chance.choice(words[label])}{ending} {row}"
+        for row, (text, label) in enumerate(zip(said, labels, strict=True))
+    ], labels
+
+
+@pytest.mark.golden
+@pytest.mark.usefixtures("few")
+def test_texts_are_read_by_the_column_of_the_labelled_ones_and_adapted(tmp_path: Path) -> None:
+    films, verdicts = opinions(80, of_films=True)
+    tools, _ = opinions(60, of_films=False)
+    pd.DataFrame({"opinion": films, "verdict": verdicts}).to_csv(tmp_path / "films.csv", index=False)
+    shop = [
+        f"a name of a shop with more to read than any opinion of it has, in a street with the number {n}"
+        for n in range(60)
+    ]
+    others = pd.DataFrame({"shop": shop, "opinion": tools})
+    others.to_csv(tmp_path / "tools.csv", index=False)
+    run = headstart.fit(
+        tmp_path / "films.csv",
+        label="verdict",
+        unlabelled=tmp_path / "tools.csv",
+        scratch="off",
+        out=tmp_path / "out",
+        progress=QUIET,
+        store=False,
+    )
+    line = json.loads((tmp_path / "out" / "report.json").read_text())["rungs"][-1]
+    assert line["name"] == "adaptation" and line["settings"]["gap"] == "support mismatch"
+    assert run.adaptation is not None
+    assert run.adaptation.domains.target.read(0) == tools[0]
+    loaded = headstart.load_model(tmp_path / "out" / "adapted")
+    assert tuple(loaded.predict(others, store=False).labels) == run.adaptation.predictions
+    assert "blender" in (tmp_path / "out" / "adapted" / "adapt.html").read_text()
 
 
 def test_what_a_user_keeps_in_the_folder_is_left_alone_and_large_models_are_said(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def choose_columns(
     group: str | None,
     split: str | None,
     domain: str | None,
+    prefer: str | None,
     unlabelled: bool,
 ) -> Columns:
     """Choose the column for each role; what was guessed is added to ``table.findings``."""
@@ -102,7 +103,7 @@ def choose_columns(
     if features is not None:
         chosen.features = _told_features(table, features, free)
     elif chosen.text is None and chosen.image is None:
-        _find_content(table, chosen, free)
+        _find_content(table, chosen, [prefer] if prefer in free else free, prefer)
         guessed += [f"{chosen.image!r} for image"] if chosen.image else []
         guessed += [f"{chosen.text!r} for text"] if chosen.text else []
     if not chosen.labels and not unlabelled:
@@ -148,8 +149,8 @@ def _named_split(table: Table) -> str | None:
     return None
 
 
-def _find_content(table: Table, chosen: Columns, free: list[str]) -> None:
-    """Fill in the image or the text column, if the table has one."""
+def _find_content(table: Table, chosen: Columns, free: list[str], prefer: str | None) -> None:
+    """Fill in the image or the text column, if the table has one; the preferred one is, whatever its texts look like."""
     samples = {
         name: [value for value in table.sample(name) if isinstance(value, str) and value.strip()] for name in free
     }
@@ -162,6 +163,9 @@ def _find_content(table: Table, chosen: Columns, free: list[str]) -> None:
         )
     if images:
         chosen.image = images[0]
+        return
+    if prefer in free:
+        chosen.text = prefer
         return
     by_name = {name.strip().lower(): name for name in reversed(free) if samples[name]}
     for known in _TEXT_NAMES:

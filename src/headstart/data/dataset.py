@@ -179,6 +179,11 @@ class Dataset:
         """Column names of vectors that came from a table; empty where there are none."""
         return tuple(getattr(self._rows, "names", ()))
 
+    @property
+    def content_column(self) -> str:
+        """Column of texts or image paths that rows of a table came from; empty where there is none."""
+        return str(getattr(self._rows, "column", ""))
+
     def select_features(self, names: Sequence[str]) -> Dataset:
         """Return the same rows with these columns of their table, in this order.
 

@@ -22,6 +22,7 @@ class _JoinedRows:
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
         self.modality: Modality = parts[0].modality
+        self.column = parts[0].content_column
         self._parts = parts
         self._where = [(part, place) for part in range(len(parts)) for place in range(len(parts[part]))]
 

@@ -34,6 +34,7 @@ def open_dataset(
     group: Column = None,
     split: Column = None,
     domain: Column = None,
+    prefer: str | None = None,
     task: str | None = None,
     labels: Sequence[Any] | np.ndarray[Any, Any] | None = None,
     classes: Sequence[str] | None = None,
@@ -57,6 +58,9 @@ def open_dataset(
         when left out.
     group, split, domain : str or sequence of length n, optional
         Columns of a table, or values for arrays and lists. Rows of a group stay together when rows are split.
+    prefer : str, optional
+        A column of texts or image paths, such as that of a table opened before, which is taken where the table has it and
+        neither text nor image is named.
     task : {"auto", "classification", "multilabel", "regression"}, optional
         Kind of target; by the rule of `headstart.data.targets` when left out.
     labels : sequence of length n, or 0/1 array (n, k), optional
@@ -99,6 +103,7 @@ def open_dataset(
         "group": group,
         "split": split,
         "domain": domain,
+        "prefer": prefer,
     }
     if isinstance(source, str | Path):
         dataset = _open_path(Path(source).expanduser(), columns, task, classes, unlabelled)
@@ -132,7 +137,7 @@ def _open_path(
     path: Path, columns: dict[str, Any], task: str | None, classes: Sequence[str] | None, unlabelled: bool
 ) -> Dataset:
     if path.is_dir():
-        if wrong := [name for name, value in columns.items() if value is not None]:
+        if wrong := [name for name, value in columns.items() if value is not None and name != "prefer"]:
             raise ConfigError(
                 f"open_dataset: {wrong[0]}= names a column of a table, but {path} is a folder; leave it out."
             )
@@ -270,14 +275,14 @@ def _table_rows(
             for value in values[chosen.text]
         ]
         usable = np.array([bool(text.strip()) for text in texts], bool)
-        rows: Rows = TextRows(texts)
+        rows: Rows = TextRows(texts, chosen.text)
         kind, what = "missing-text", f"have no text in {chosen.text!r}"
     elif chosen.image is not None:
         names = ["" if is_missing(value) else str(value).strip() for value in values[chosen.image]]
         paths = [str(table.folder / name) for name in names]
         usable = np.array([bool(name) and os.path.exists(path) for name, path in zip(names, paths, strict=True)], bool)  # noqa: PTH110
         ids = [name or row for name, row in zip(names, ids, strict=True)]
-        rows = FileRows(paths)
+        rows = FileRows(paths, column=chosen.image)
         kind, what = (
             "missing-file",
             f"name no file in {chosen.image!r} (paths are relative to {table.folder or Path()})",

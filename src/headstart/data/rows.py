@@ -35,10 +35,10 @@ class Rows(Protocol):
 
 
 class FileRows:
-    """One file a row: an image, or a text in UTF-8 (Windows-1252 where it is not)."""
+    """One file a row: an image, or a text in UTF-8 (Windows-1252 where it is not). ``column`` is a table's, of the paths."""
 
-    def __init__(self, paths: Sequence[str], modality: Modality = "image") -> None:
-        self.modality = modality
+    def __init__(self, paths: Sequence[str], modality: Modality = "image", column: str = "") -> None:
+        self.modality, self.column = modality, column
         self.paths = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - a million Path objects are slow
         self.known: dict[int, str] = {}
 
@@ -102,12 +102,12 @@ class FileRows:
 
 
 class TextRows:
-    """Texts in memory."""
+    """Texts in memory; ``column`` is that of a table which held them."""
 
     modality: Modality = "text"
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: Sequence[str], column: str = "") -> None:
+        self.texts, self.column = texts, column
         self.known: dict[int, str] = {}
 
     def __len__(self) -> int:

@@ -130,6 +130,7 @@ def load_model(folder: str | Path) -> Model:
             folder=folder,
             unknown_above=_share(content.get("unknown_above")),
             feature_names=tuple(str(name) for name in content.get("feature_names", ())),
+            content_column=str(content.get("content_column", "")),
         )
     except (KeyError, TypeError) as error:
         raise ModelError(
@@ -164,6 +165,7 @@ def _description(model: Model) -> dict[str, Any]:
         "runtime": model.runtime,
         **({} if model.unknown_above is None else {"unknown_above": model.unknown_above}),
         "feature_names": list(model.feature_names),
+        **({"content_column": model.content_column} if model.content_column else {}),
         "provenance": model.provenance,
     }
 

@@ -51,6 +51,8 @@ class Model:
     feature_names : tuple of str
         Columns of the training table, in the order of the features: new tables are read by name, wherever their columns
         stand. Empty for rows that are no table's.
+    content_column : str
+        Column of texts or image paths of the training table, which is read from new tables that have it.
     """
 
     backbone: Backbone
@@ -63,6 +65,7 @@ class Model:
     folder: Path | None = None
     unknown_above: float | None = None
     feature_names: tuple[str, ...] = ()
+    content_column: str = ""
 
     def __repr__(self) -> str:
         return f"Model({self.backbone.name} + {type(self.head).__name__}, {self.task.kind}, {len(self.task.classes)} classes)"
@@ -156,7 +159,9 @@ class Model:
 
     def columns_of(self, source: Any) -> dict[str, Any]:
         """Return what `open_dataset` must be told of a table's columns, so that the model's features are read by name."""
-        return {"features": self.feature_names} if self.feature_names and is_table(source) else {}
+        if not is_table(source):
+            return {}
+        return {"features": self.feature_names or None, "prefer": self.content_column or None}
 
     def _open(self, source: Any, text: str | None, image: str | None) -> Dataset:
         if isinstance(source, Dataset):

@@ -131,6 +131,7 @@ class Adaptation:
         model = self.rival.fitted.to_model(self.domains, self.task)
         model.provenance = {**model.provenance, **provenance(self)}  # stages have said already what of them trained
         model.feature_names = self.domains.feature_names or ()
+        model.content_column = self.domains.source.content_column
         return model
 
     def __str__(self) -> str:

@@ -259,9 +259,7 @@ def open_like_target(who: str, rows: Any, columns: dict[str, Any], labels: Any, 
         If they have no labels, or are not rows as the source's are.
     """
     given = {name: value for name, value in columns.items() if value is not None}
-    known = _columns_of(rows, given, is_table(rows))
-    if source.feature_names and is_table(rows) and not {"text", "image"} & set(known):
-        known = {**known, "features": source.feature_names}
+    known = _like(source, rows, _columns_of(rows, given, is_table(rows)))
     opened = _open(who, rows, known, labels, must=True)
     if opened.modality != source.modality:
         raise DomainError(
@@ -274,8 +272,7 @@ def _open_target(
     who: str, target: Any, columns: dict[str, Any], labels: Any, source: Dataset
 ) -> tuple[Dataset, Dataset | None]:
     """Return all rows of the target without labels, and those that have one with it; a table is read by the source's columns."""
-    if source.feature_names and is_table(target) and not {"text", "image"} & set(columns):
-        columns = {**columns, "features": source.feature_names}
+    columns = _like(source, target, columns)
     try:
         labelled: Dataset | None = _open(who, target, columns, labels, must=False)
     except DataError:
@@ -288,8 +285,17 @@ def _open_target(
     return open_dataset(target, **{**known, "unlabelled": True}), labelled
 
 
+def _like(source: Dataset, table: Any, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns of another table: where none is named, those that the source's rows came from."""
+    if not is_table(table) or {"text", "image"} & set(columns):
+        return columns
+    if source.feature_names:
+        return {**columns, "features": source.feature_names}
+    return {**columns, "prefer": source.content_column} if source.content_column else columns
+
+
 def _without_label(columns: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if name in {"text", "image", "features"}}
+    return {name: value for name, value in columns.items() if name in {"text", "image", "features", "prefer"}}
 
 
 def _default(rows: Dataset) -> list[str]:

@@ -86,6 +86,7 @@ def finish(done: Finished, folder: Path) -> Run:
         stage.advance(len(kept))
     done.model.provenance = _provenance(done, data)
     done.model.feature_names = done.prepared.train.feature_names
+    done.model.content_column = done.prepared.train.content_column
     adaptation = _write_adaptation(done, data, folder / ADAPTED)
     data = replace(data, notes=[*data.notes, *_above_limits(done, adaptation)])
     data = _write(done, data, rows, predictions, folder)

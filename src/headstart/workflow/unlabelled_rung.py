@@ -86,6 +86,7 @@ def open_unlabelled(
         columns = {name: value for name, value in config.columns.items() if name in {"text", "image"}}
         if train.feature_names and not columns:
             columns = {"features": train.feature_names}
+        columns |= {"prefer": train.content_column or None}
     rows = open_dataset(source, unlabelled=True, **columns)
     if _is_same(source, labelled):
         known = set(labelled_ids)
