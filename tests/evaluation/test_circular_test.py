@@ -397,15 +397,17 @@ def test_a_member_that_knows_rows_by_features_of_its_own_is_handed_those() -> No
     assert score == np.mean(np.mean(voters, axis=0).argmax(axis=1) == first.source_labels_v)
 
 
-def test_what_is_mixed_has_no_features_of_another_kind() -> None:
+def test_members_that_know_rows_by_their_own_features_go_back_over_those_alone() -> None:
     def predict(rows: Any) -> np.ndarray:
         return onehot(np.zeros(len(rows), dtype=int))
 
     members = [evidence(seed=1, predict_target=predict), evidence(seed=2, predict_target=predict)]
     assert not MixVal().missing(committee_evidence(members))
     moved = [members[0], replace(members[1], target_rows_md=members[1].target_rows_md + 1)]
-    assert MixVal().missing(committee_evidence(moved)) == ("predict_target",)
     committee = committee_evidence(moved)
+    assert committee.predict_target is None and not MixVal().missing(committee)
+    without = committee_evidence([moved[0], replace(moved[1], predict_target=None)])
+    assert MixVal().missing(without) == ("predict_target",)
     assert committee.refit is not None
     with pytest.raises(DataError, match="features of its own, and has none of a row"):
         committee.refit(np.ones((2, 3)), [0, 1], committee.source_training_nd)

@@ -44,6 +44,7 @@ from headstart.evaluation.selection import (
     SelectionRule,
     SoftNeighbourhoodDensity,
     SourceAccuracy,
+    committee_evidence,
     density_ratio,
 )
 
@@ -354,6 +355,28 @@ def test_mixval_takes_sparse_rows() -> None:
     intra, inter = MixVal(num_rounds=50).consistency(sparse_rows)
     assert intra == 1.0  # a linear classifier's classes are convex
     assert inter == pytest.approx(MixVal(num_rounds=50).consistency(evidence)[1], abs=0.05)
+
+
+def test_mixval_asks_each_member_of_a_committee_for_rows_as_it_knows_them() -> None:
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(30, 3))
+    first, second = (linear_probabilities(random.normal(size=(3, 2)) * 3) for _ in range(2))
+    turn = random.normal(size=(3, 3))
+    own = rows @ turn + 5.0  # the same rows as the second member knows them
+    members = [
+        CandidateEvidence(target_probabilities_mk=first(rows), target_rows_md=rows, predict_target=first),
+        CandidateEvidence(
+            target_probabilities_mk=second(rows),
+            target_rows_md=own,
+            predict_target=lambda asked: second((asked - 5.0) @ np.linalg.inv(turn)),
+        ),
+    ]
+    committee = committee_evidence(members)
+    assert committee.predict_target is None
+    plain = replace(committee, predict_target=lambda asked: (first(asked) + second(asked)) / 2, members=None)
+    assert MixVal(0.6).consistency(committee) == MixVal(0.6).consistency(plain)  # mixing goes through a linear map
+    assert MixVal(0.6, num_rounds=200).consistency(committee) == pytest.approx(mixval_twin(plain, 0.6), abs=0.03)
+    assert MixVal().scores({"one": members[0], "both": committee})["both"].is_judged
 
 
 def test_ensemble_agreement_matches_its_formula() -> None:

@@ -36,7 +36,7 @@ from headstart.workflow.committee import COMMITTEE, FittedCommittee, add_committ
 from headstart.workflow.domains import open_two_domains
 from headstart.workflow.entrants import Entrant, Room
 from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
-from headstart.workflow.staged_rivals import FittedStages, StagedTraining, try_stages
+from headstart.workflow.staged_rivals import FittedStages, StagedTraining, check_judge, try_stages
 
 QUIET = Progress(quiet=True)
 
@@ -357,6 +357,35 @@ def test_what_cannot_compete_is_refused_before_rows_are_read(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         read_candidates(methods, objectives, strategy)
+
+
+def test_a_rule_that_can_judge_no_stages_is_refused_before_any_is_trained() -> None:
+    from headstart.catalog import entries
+
+    with pytest.raises(ConfigError, match=r"MixVal needs predict_target.*choose --rule from .*circular-test") as told:
+        headstart.adapt("no such folder", "nor this", strategy="full", rule="mixval", progress=QUIET)
+    offered = str(told.value).split("choose --rule from ")[1].split(", or leave")[0].split(", ")
+    rules = {entry.name: entry.load()() for entry in entries("rule")}
+    for name, rule in rules.items():
+        if name in offered:
+            check_judge(rule)
+        else:
+            with pytest.raises(ConfigError, match=f"adapt: {rule.name} needs "):
+                check_judge(rule)
+    assert {"mixval", "dev"} & set(offered) == set() and len(offered) >= 5
+    with pytest.raises(ConfigError, match=r"ValueDeepEmbeddedValidation needs source_features_vr") as told:
+        check_judge(rules["dev"].for_values())  # type: ignore[arg-type]
+    assert "circular-validation" in str(told.value) and "entropy" not in str(told.value)
+
+
+@pytest.mark.golden
+def test_a_committee_with_a_network_is_judged_by_mixing() -> None:
+    source, labels, target, _ = moved(40)
+    found = headstart.adapt(
+        source, target, labels=labels, methods=["coral", "mcc"], rule="mixval", progress=QUIET, store=False
+    )
+    assert [line.name for line in found.lines][-1] == "committee"
+    assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
 
 
 @pytest.mark.golden

@@ -42,7 +42,7 @@ from headstart.workflow.few_choice import FewLabelTest, few_test
 from headstart.workflow.few_rows import FewRows, open_few
 from headstart.workflow.goal import parse_budget
 from headstart.workflow.rivals import Rival
-from headstart.workflow.staged_rivals import StagedTraining
+from headstart.workflow.staged_rivals import StagedTraining, check_judge
 from headstart.workflow.value_adaptations import rule_for_values, try_values
 from headstart.workflow.value_truth import open_value_truth
 
@@ -129,9 +129,11 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     seconds = parse_budget(budget)
     room = Room(Clock(seconds))
     folder = None if out is None else check_folder(Path(out))
-    _judge(rule, DEFAULT_RULE)  # what is wrong with it whatever the rows are
+    named = _judge(rule, DEFAULT_RULE)  # what is wrong with it whatever the rows are
     methods = (methods,) if isinstance(methods, str) else tuple(methods)
     plan = read_candidates(methods, objectives, strategy, few=few is not None)
+    if plan.stages:
+        check_judge(named)
     two = open_two_domains(
         "adapt",
         source,
@@ -219,6 +221,8 @@ def adapt_between(
     how, plan = training or StagedTraining("", seed), plan or CandidatePlan()
     labels, classes = _labels(two)
     judge = rule_for_values(judge) if is_numbers else judge
+    if plan.stages:
+        check_judge(judge)
     why_not = "" if few is None else "a rule was named" if rule is not None else few.too_few(classes)
     chooses = few is not None and not why_not
     given: dict[str, Any] = {"needs": frozenset[str]() if chooses else judge.wants, "seed": seed, "room": room}

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.catalog import entries
 from headstart.core.errors import ConfigError, DataError, TrainingError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.data import Dataset
-from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
+from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, SelectionRule, ValueEvidence
 from headstart.features import FeatureStore
 from headstart.methods import DeepAdaptation, DeeplyAdapted
 from headstart.methods.image_translation import SourceTranslation
@@ -32,7 +33,7 @@ from headstart.workflow.entrants import FOLDS, Evidence, Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
 from headstart.workflow.rivals import FittedCandidate, Rival
 
-__all__ = ["SOURCE_ONLY", "FittedStages", "StagedTraining", "try_stages"]
+__all__ = ["SOURCE_ONLY", "FittedStages", "StagedTraining", "check_judge", "try_stages"]
 
 SOURCE_ONLY = "source-only"
 
@@ -220,6 +221,46 @@ def _check_stages(two: TwoDomains) -> None:
             "adapt: these rows are features already and have no stages to train; leave --strategy out, and networks train on "
             "the rows themselves."
         )
+
+
+_GIVEN = {
+    *("target_probabilities_mk", "source_probabilities_vk", "target_values_m", "source_values_v"),
+    *("source_labels_v", "source_rows_vd", "source_training_nd", "source_training_labels_n"),
+    *("target_features_mr", "target_rows_md", "refit"),
+}  # what `_evidence` can hold
+
+
+def check_judge(judge: SelectionRule) -> None:
+    """Refuse a rule that can judge no stages, before any is trained.
+
+    Parameters
+    ----------
+    judge : SelectionRule
+        Of classes or of numbers.
+
+    Raises
+    ------
+    ConfigError
+        With what it needs, and the rules that will do.
+    """
+    if _can_judge(judge):
+        return
+    lacking = min((need - _GIVEN for need in judge.needs), key=len)
+    by_name = {entry.name: entry.load()() for entry in entries("rule")}
+    counterparts = {name: rule.for_values() if _is_of_values(judge) else rule for name, rule in by_name.items()}
+    known = [name for name, rule in counterparts.items() if rule is not None and _can_judge(rule)]
+    raise ConfigError(
+        f"adapt: {judge.name} needs {', '.join(sorted(lacking))}, which networks that train stages do not give, so it can "
+        f"judge none of them; choose --rule from {', '.join(known)}, or leave --strategy out."
+    )
+
+
+def _can_judge(rule: SelectionRule) -> bool:
+    return any(need <= _GIVEN for need in rule.needs)
+
+
+def _is_of_values(rule: SelectionRule) -> bool:
+    return rule.for_values() is rule
 
 
 def _check_complete(found: DeeplyAdapted, num_target: int) -> None:

@@ -8,6 +8,8 @@
 Source: Hu, Liang, Liew, Xue, Bai & Wang, "Mixed samples as probes for unsupervised model selection in domain adaptation", NeurIPS
 2023 (lambda = 0.55). Ranks are shares of the other candidates beaten, so that neither probe outweighs the other.
 Use it where mixed rows still mean something: images, spectra, features; and where candidates can answer for new rows.
+A committee whose members know the rows by features of their own is asked for the mean of what they say, each of the same two rows
+mixed as it knows them.
 It ignores whether a boundary that lies well between clusters separates the right ones. A linear classifier's classes are
 convex, so its intra share is always 1.
 Shapes: m target rows, d features, k classes.
@@ -60,7 +62,10 @@ class MixVal(SelectionRule):
         bounds="0 to 1, relative to the other candidates",
         fails_when="boundaries run cleanly between the wrong clusters; or rows mixed in this space mean nothing",
     )
-    needs = (frozenset({"target_probabilities_mk", "target_rows_md", "predict_target"}),)
+    needs = (
+        frozenset({"target_probabilities_mk", "target_rows_md", "predict_target"}),
+        frozenset({"target_probabilities_mk", "target_rows_md", "members"}),
+    )
 
     def __init__(self, mixing: float = 0.55, num_rounds: int = 3, random_state: int = 0) -> None:
         if not 0.5 < mixing < 1:
@@ -70,6 +75,12 @@ class MixVal(SelectionRule):
         self.mixing = mixing
         self.num_rounds = num_rounds
         self.random_state = random_state
+
+    def missing(self, evidence: CandidateEvidence) -> tuple[str, ...]:
+        """Return the fields that are lacking, of a committee those that its members lack."""
+        if evidence.predict_target is None and evidence.members:
+            return tuple(sorted({name for member in evidence.members for name in self.missing(member)}))
+        return super().missing(evidence)
 
     def scores(self, candidates: Candidates) -> dict[str, Score]:
         """Return each candidate's mean rank over both probes."""
@@ -93,7 +104,6 @@ class MixVal(SelectionRule):
             With fewer than two target rows, or when ``predict_target`` returns no table of probabilities.
         """
         rows = evidence.target_rows_md
-        assert evidence.predict_target is not None
         num_rows = evidence.num_target_rows
         if num_rows < 2:
             raise DataError(f"MixVal: needs at least 2 target rows to mix; got {num_rows}.")
@@ -103,19 +113,28 @@ class MixVal(SelectionRule):
         kept, pairs = np.zeros(2), np.zeros(2)
         for _ in range(self.num_rounds):
             first, second = order, order[_partners(num_rows, random)]
-            mixed = self.mixing * rows[first] + (1 - self.mixing) * rows[second]
-            answers = check_probabilities("MixVal", "predict_target(rows)", evidence.predict_target(mixed))
-            if answers.shape != evidence.target_probabilities_mk.shape:
-                raise DataError(
-                    f"MixVal: predict_target must return probabilities of shape {evidence.target_probabilities_mk.shape}; "
-                    f"got {answers.shape}."
-                )
+            answers = self._answers(evidence, first, second)
             same = answers.argmax(axis=1) == predicted[first]
             is_inter = (predicted[first] != predicted[second]).astype(np.int64)
             pairs += np.bincount(is_inter, minlength=2)
             kept += np.bincount(is_inter, weights=same, minlength=2)
         shares = [float(kept[kind] / pairs[kind]) if pairs[kind] else math.nan for kind in (0, 1)]
         return shares[0], shares[1]
+
+    def _answers(self, evidence: CandidateEvidence, first: Any, second: Any) -> Any:
+        """Return probabilities of the rows ``first``, each mixed with its partner in ``second``."""
+        if evidence.predict_target is None:
+            assert evidence.members is not None
+            return np.mean([self._answers(member, first, second) for member in evidence.members], axis=0)
+        rows = evidence.target_rows_md
+        mixed = self.mixing * rows[first] + (1 - self.mixing) * rows[second]
+        answers = check_probabilities("MixVal", "predict_target(rows)", evidence.predict_target(mixed))
+        if answers.shape != evidence.target_probabilities_mk.shape:
+            raise DataError(
+                f"MixVal: predict_target must return probabilities of shape {evidence.target_probabilities_mk.shape}; "
+                f"got {answers.shape}."
+            )
+        return answers
 
     def _probe(self, evidence: CandidateEvidence) -> tuple[float, float] | Score:
         if missing := self.missing(evidence):
