@@ -22,6 +22,7 @@ from headstart.workflow import entrants as module
 from headstart.workflow.adaptations import NO_ADAPTATION, make_candidates, try_entrants
 from headstart.workflow.clock import Clock
 from headstart.workflow.entrants import Entrant, Room, foretold_seconds, num_fits
+from headstart.workflow.several_sources import ApartClassifier, SourceNumbers
 
 QUIET = Progress(quiet=True)
 NEEDS = CircularTest().wants
@@ -151,6 +152,35 @@ def test_who_cannot_be_tried_is_begun_and_says_why() -> None:
     rivals = try_entrants([*entrants()[0], broken], codes, needs=NEEDS, room=Room(Clock(1000.0)))
     assert isinstance(rivals[1].evidence, FailedCandidate) and rivals[1].evidence.begun
     assert rivals[1].evidence.reason == "never works"
+
+
+def test_a_network_that_has_begun_is_broken_off_and_an_aligner_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "foretold_seconds", lambda *_: 0.0)  # a forecast that errs
+    source, codes, target = rows()
+    network = AdaptedNetwork(layers="dense8-relu", num_steps=4)
+    told = ApartClassifier(network, SourceNumbers(source, np.repeat(["a", "b"], 30)))
+    given, _ = entrants("coral")
+    given += [Entrant("net", network, source, target), Entrant("told", told, source, target)]
+    rivals = try_entrants(given, codes, needs=NEEDS, room=Room(Stopped(100.0, 10.0 + 1e-9)))
+    assert [rival.fitted is None for rival in rivals] == [False, False, True, True]
+    for rival in rivals[2:]:
+        assert isinstance(rival.evidence, FailedCandidate) and not rival.evidence.begun
+        assert rival.evidence.reason == "the budget ran out in the middle of it"
+    again = try_entrants(given, codes, needs=NEEDS, room=Room(Stopped(100.0, 99.0)))
+    assert all(rival.fitted is not None for rival in again)
+
+
+def test_a_way_back_that_the_budget_has_no_time_for_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "foretold_seconds", lambda *_: 0.0)
+    source, codes, target = rows()
+    network = AdaptedNetwork(layers="dense8-relu", num_steps=4)
+    given = [*entrants("coral")[0], Entrant("net", network, source, target)]
+    evidence = {one.name: one.evidence for one in try_entrants(given, codes, needs=NEEDS)}
+    with Room().within(0.0):
+        scores = select(evidence, CircularTest(), no_adaptation=NO_ADAPTATION).scores
+    assert scores["coral"].is_judged and not scores["net"].is_judged
+    assert scores["net"].reason.endswith("the budget is spent.")
+    assert select(evidence, CircularTest(), no_adaptation=NO_ADAPTATION).scores["net"].is_judged
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, **more: Any) -> headstart.Adaptation:

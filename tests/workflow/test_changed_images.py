@@ -24,6 +24,10 @@ from headstart.methods.image_translation import (
     swap_amplitude,
 )
 from headstart.workflow.candidates_of_adapt import read_candidates
+from headstart.workflow.changed_images import ChangedImages, TracedRows
+from headstart.workflow.clock import BudgetSpent
+from headstart.workflow.domains import open_two_domains
+from headstart.workflow.entrants import Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
 
 QUIET = Progress(quiet=True)
@@ -115,6 +119,15 @@ def test_what_is_no_image_or_no_class_is_refused(network: Backbone) -> None:
         GeneratorTranslation(side=4)
     with pytest.raises(DataError, match="needs target images"):
         FourierTranslation().learn(source, target.subset([]), network)
+
+
+def test_a_budget_breaks_a_generator_off(network: Backbone) -> None:
+    source, labels = pictures(8, 0, 0)
+    options: dict[str, Any] = {"backbones": [network], "labels": labels, "store": False, "progress": QUIET}
+    two = open_two_domains("adapt", source, pictures(8, 60, 1)[0], labelled=True, **options)
+    aligner = ChangedImages(GeneratorTranslation(**SHORT), TracedRows(two, False, False))
+    with Room().within(0.0), pytest.raises(BudgetSpent):
+        aligner.fit(two.source_nd, None, two.target_md)
 
 
 def test_names_of_translations_are_candidates_with_stages_and_without() -> None:

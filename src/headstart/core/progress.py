@@ -1,6 +1,7 @@
 """One line per stage: rows done, rows a second, time left, and how much came from the cache.
 
-A `Progress` also keeps the account of what every stage cost, which the report prints.
+A `Progress` also keeps the account of what every stage cost, which the report prints. Work that is called through an interface
+with no room for one (``fit`` of a scikit-learn estimator) reports to the one that `watching` has set.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TextIO
 
-__all__ = ["Progress", "Stage", "StageCost", "format_seconds"]
+__all__ = ["Progress", "Stage", "StageCost", "format_seconds", "watched", "watching"]
 
 
 def format_seconds(seconds: float) -> str:
@@ -141,3 +143,31 @@ class Progress:
             return
         self._last_drawn = now
         print("\r\033[K" + stage.line(), end="", file=self.stream, flush=True)
+
+
+_WATCHED: ContextVar[Progress | None] = ContextVar("watched", default=None)
+
+
+@contextlib.contextmanager
+def watching(progress: Progress) -> Iterator[None]:
+    """Let everything called within report to ``progress``, where nobody hands it one.
+
+    Examples
+    --------
+    >>> mine = Progress(quiet=True)
+    >>> with watching(mine):
+    ...     watched() is mine
+    True
+    >>> watched() is mine
+    False
+    """
+    token = _WATCHED.set(progress)
+    try:
+        yield
+    finally:
+        _WATCHED.reset(token)
+
+
+def watched() -> Progress:
+    """Return the progress that `watching` has set around the caller; a quiet one where nobody has."""
+    return _WATCHED.get() or Progress(quiet=True)

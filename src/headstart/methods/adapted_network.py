@@ -23,6 +23,7 @@ from sklearn.base import BaseEstimator
 from headstart.alignment.aligner import DomainClassifier, DomainRegressor, Domains
 from headstart.backbones import vector_backbone
 from headstart.core.errors import ConfigError
+from headstart.core.progress import watched
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.data import open_dataset
@@ -92,7 +93,7 @@ class NetworkOnFeatures(BaseEstimator):  # type: ignore[misc]
         plan = Plan((ParameterGroup(tuple(name for name, _ in network.named_parameters())),))
         job = Adapting(network, task, source, target, recipe, config, loss_of(task, config, source), plan)
         self.unknown_above_ = recipe.unknown_above
-        self.histories_: tuple[History, ...] = adapt_network(job)
+        self.histories_: tuple[History, ...] = adapt_network(job, progress=watched())
         head.module.eval()
         self.head_ = open_head(head, recipe)
 

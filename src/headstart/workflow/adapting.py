@@ -230,12 +230,13 @@ def adapt_between(
         rivals = try_values(plan, two, how, **given, progress=progress, few=few)
     else:
         rivals = try_all(plan, two, labels, classes, how, **given, progress=progress, few=few)
-    if few is not None and chooses:
-        judge = few_test(rivals, few, two, labels, seed)
     if why_not:
         progress.say(f"labelled target rows teach but do not choose: {why_not}")
-    started = time.process_time()
-    selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
+    started, room = time.process_time(), room or Room()
+    with room.within(max(0.0, room.clock.left)):  # ways back, and folds of labelled target rows
+        if few is not None and chooses:
+            judge = few_test(rivals, few, two, labels, seed)
+        selection = select({rival.name: rival.evidence for rival in rivals}, judge, no_adaptation=NO_ADAPTATION)
     by = f"by {len(few)} labelled target rows" if isinstance(judge, FewLabelTest) and few else "without target labels"
     progress.say(f"selected {by}: {selection.chosen} ({format_seconds(time.process_time() - started)} of CPU time)")
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)

@@ -24,6 +24,7 @@ from headstart.alignment import AdaptedClassifier, AdaptedRegressor, FeatureAlig
 from headstart.alignment.aligner import Domains
 from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import ConfigError, DataError
+from headstart.core.progress import watched
 from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.features import FeatureStore, extract_features
@@ -138,9 +139,8 @@ class ChangedImages(FeatureAligner):
         source, target = self.traced.rows(domains.source_nd), self.traced.rows(domains.target_md)
         if domains.source_labels_n is not None:
             source = _labelled(source, domains.source_labels_n)
-        self.change_ = self.translation.learn(
-            source, target, self.traced.two.backbone, checkpoint=self.traced.folder(source, target)
-        )
+        folder, backbone = self.traced.folder(source, target), self.traced.two.backbone
+        self.change_ = self.translation.learn(source, target, backbone, checkpoint=folder, progress=watched())
 
     def _map_source(self, X: Any) -> Any:
         return self.traced.features(self.change_(self.traced.rows(X))).astype(X.dtype, copy=False)

@@ -3,13 +3,15 @@
     needed  = seconds of one fit * fits       fits: all rows; part of the source and the way back where the rule asks for them
     one fit = t (rows / sample)^p             p from the times of two samples, 1 to 3; a network: a few steps, times all its steps
 
-A candidate that needs more than is left is not begun, and says so; "do not adapt" always learns. One that has begun is not broken
-off: forecasts err, and so a budget may be overrun by a fit. Without a budget nothing is foretold and all of them learn.
+A candidate that needs more than is left is not begun, and says so; "do not adapt" always learns. Forecasts err: a network, or a
+generator of images, that has begun is broken off when its share of what is left is over; an aligner is not, so a budget may be
+overrun by the fit of one. Without a budget nothing is foretold and all of them learn.
 Shapes: n source rows, m target rows, d features.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
@@ -23,17 +25,18 @@ from sklearn.base import clone
 
 from headstart.alignment import Aligner
 from headstart.core.errors import HeadstartError
-from headstart.core.progress import Progress, format_seconds
+from headstart.core.progress import Progress, format_seconds, watching
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
 from headstart.methods.adapted_network import NetworkOnFeatures
-from headstart.workflow.clock import Clock
+from headstart.workflow.clock import BudgetSpent, Clock, with_deadline
 from headstart.workflow.rivals import FittedEstimator, Rival
 
-__all__ = ["FOLDS", "Entrant", "Room", "carry_through", "foretold_seconds"]
+__all__ = ["FOLDS", "OUT_OF_TIME", "Entrant", "Room", "carry_through", "foretold_seconds"]
 
 Array = NDArray[Any]
 FOLDS = 5
 """Of labelled target rows, where those choose; and the fewest rows of a class that may."""
+OUT_OF_TIME = "the budget ran out in the middle of it"
 Evidence = CandidateEvidence | ValueEvidence
 
 _PARTIAL = {
@@ -113,6 +116,10 @@ class Room:
     def promise(self, seconds: float) -> None:
         """Keep time for fits to come."""
         self.promised += seconds
+
+    def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which trainings that report to nobody else end in `BudgetSpent` after so many seconds."""
+        return watching(with_deadline(Progress(quiet=True), seconds))
 
     def refused(self, seconds: float, fits: int) -> FailedCandidate | None:
         """Return why a candidate is not begun; None where there is time for so many fits."""
@@ -203,10 +210,14 @@ def _carried(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            learnt = clone(entrant.estimator).fit(entrant.source_nd, labels_n, entrant.target_md)
+            with room.within(room.left / (num_fits(needs) + entrant.later)):
+                learnt = clone(entrant.estimator).fit(entrant.source_nd, labels_n, entrant.target_md)
             room.promise((time.perf_counter() - started) * (("refit" in needs) + entrant.later))
             fitted = entrant.fitted_as(learnt, entrant.source_nd, entrant.target_md)
-            evidence = gather(entrant, fitted)
+            with room.within(room.left):
+                evidence = gather(entrant, fitted)
+    except BudgetSpent:
+        fitted, evidence = None, FailedCandidate(OUT_OF_TIME, begun=False)
     except _FAILURES as error:
         fitted, evidence = None, FailedCandidate(str(error))
     return Rival(entrant.name, fitted, evidence, time.process_time() - cpu_started)

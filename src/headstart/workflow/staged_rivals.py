@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headstart.catalog import entries
 from headstart.core.errors import ConfigError, DataError, TrainingError
-from headstart.core.progress import Progress
+from headstart.core.progress import Progress, watched
 from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, SelectionRule, ValueEvidence
@@ -29,7 +29,7 @@ from headstart.methods.image_translation import SourceTranslation
 from headstart.model import Model
 from headstart.workflow.clock import BudgetSpent, with_deadline
 from headstart.workflow.domains import TwoDomains
-from headstart.workflow.entrants import FOLDS, Evidence, Room
+from headstart.workflow.entrants import FOLDS, OUT_OF_TIME, Evidence, Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
 from headstart.workflow.rivals import FittedCandidate, Rival
 
@@ -197,7 +197,7 @@ def try_stages(
             evidence = _evidence(found, source, two, way, needs)
         except BudgetSpent:
             longest = max(longest, time.perf_counter() - wall_started)  # the next would take as long, and more
-            fitted, evidence = None, FailedCandidate("the budget ran out in the middle of it", begun=False)
+            fitted, evidence = None, FailedCandidate(OUT_OF_TIME, begun=False)
         except (ConfigError, DataError, TrainingError) as error:
             fitted, evidence = None, FailedCandidate(str(error))
         rivals.append(Rival(name, fitted, evidence, time.process_time() - started))
@@ -211,7 +211,7 @@ class _Again:
     fit: Callable[..., DeeplyAdapted]
 
     def __call__(self, few: Dataset) -> DeeplyAdapted:
-        return self.fit(few_labels=few)
+        return self.fit(few_labels=few, progress=watched())
 
 
 def _check_stages(two: TwoDomains) -> None:
