@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import Tensor
 
-from headstart.backbones import Backbone, open_backbone, vector_backbone
+from headstart.backbones import Backbone, vector_backbone
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.tasks import Task
 from headstart.data import Dataset, open_dataset
@@ -24,6 +23,7 @@ from headstart.methods.adaptations.heads import heads_of, split_head
 from headstart.model import load_model
 from headstart.objectives import Batch, ClassifierDiscrepancy, Objective
 from headstart.training import Phase, TrainingConfig
+from striped_pictures import killed_after, small_residual, striped
 
 SHORT = TrainingConfig(learning_rate=1e-3, max_epochs=2, batch_size=8, precision="fp32", restore_best=False)
 
@@ -74,22 +74,13 @@ def two_heads(loss: LossOf) -> AdaptationRecipe:
 
 def pictures(num_rows: int, tint: float, seed: int, labelled: bool = True) -> Dataset:
     """Return pictures of two kinds, striped across or down; a domain has its own tint."""
-    random = np.random.default_rng(seed)
-    rows, labels = [], []
-    for i in range(num_rows):
-        stripes = 60 * np.sin(np.arange(40) / random.uniform(2, 4))
-        picture = random.normal(120, 30, (40, 40, 3)) + (stripes[:, None, None] if i % 2 else stripes[None, :, None])
-        picture[:, :, 2] += tint
-        rows.append(picture.clip(0, 255).astype(np.uint8))
-        labels.append("across" if i % 2 else "down")
-    return open_dataset(np.stack(rows), labels=labels) if labelled else open_dataset(np.stack(rows), unlabelled=True)
+    rows, labels = striped(num_rows, tint, seed)
+    return open_dataset(rows, labels=labels) if labelled else open_dataset(rows, unlabelled=True)
 
 
 @pytest.fixture(scope="module")
 def network() -> Backbone:
-    """Return a small residual network at random weights."""
-    torch.manual_seed(0)
-    return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+    return small_residual()
 
 
 def shifted(num_rows: int, seed: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
@@ -339,22 +330,10 @@ def test_numbers_are_adapted_in_their_own_unit(network: Backbone) -> None:
 
 @pytest.mark.golden
 def test_a_killed_adaptation_ends_as_an_uninterrupted_one(network: Backbone, tmp_path: Path) -> None:
-    from headstart.training.checkpoint import Checkpoint
-
     source, target = pictures(24, 0, 0), pictures(20, 60, 1)
     method = DeepAdaptation(source_free, config=SHORT, runtime="torch-fp32")
     whole = method.fit(source, target, network, store=False)
-    save, saved = Checkpoint.after_step, []
-
-    def stop(self: Checkpoint, step: int, state: object) -> None:
-        self.every_steps = 1
-        save(self, step, state)  # type: ignore[arg-type]
-        saved.append(step)
-        if len(saved) in {2, 6}:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "after_step", stop)
+    with killed_after({2, 6}):
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 method.fit(source, target, network, store=False, checkpoint=tmp_path)

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
 from sklearn.linear_model import LogisticRegression
 
 import headstart
-from headstart.backbones import Backbone, open_backbone
+from headstart.backbones import Backbone
 from headstart.catalog import read_recipe
 from headstart.core.errors import ConfigError
 from headstart.core.progress import Progress
@@ -37,6 +35,7 @@ from headstart.workflow.domains import open_two_domains
 from headstart.workflow.entrants import Entrant, Room
 from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
 from headstart.workflow.staged_rivals import FittedStages, StagedTraining, check_judge, try_stages
+from striped_pictures import a_killed_adapt_ends_as_a_whole_one, small_residual, striped
 
 QUIET = Progress(quiet=True)
 
@@ -52,23 +51,9 @@ def moved(num_rows: int = 120, seed: int = 0) -> tuple[Any, Any, Any, Any]:
     return source, names[labels], target + np.float32([1.0, 8.0, 0.0]), names[truth]
 
 
-def pictures(num_rows: int, tint: float, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Return pictures striped across or down, with a tint of their domain."""
-    random = np.random.default_rng(seed)
-    rows = []
-    for i in range(num_rows):
-        stripes = 60 * np.sin(np.arange(40) / random.uniform(2, 4))
-        picture = random.normal(120, 30, (40, 40, 3)) + (stripes[:, None, None] if i % 2 else stripes[None, :, None])
-        picture[:, :, 2] += tint
-        rows.append(picture.clip(0, 255).astype(np.uint8))
-    return np.stack(rows), ["across" if i % 2 else "down" for i in range(num_rows)]
-
-
 @pytest.fixture(scope="module")
 def network() -> Backbone:
-    """Return a small residual network at random weights."""
-    torch.manual_seed(0)
-    return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+    return small_residual()
 
 
 def shows_before_and_after(found: headstart.Adaptation, name: str, note: str = "") -> None:
@@ -206,8 +191,8 @@ def test_every_network_answers_as_the_model_it_becomes() -> None:
 
 @pytest.mark.golden
 def test_stages_compete_with_the_same_stages_without_adaptation(network: Backbone, tmp_path: Path) -> None:
-    source, labels = pictures(36, 0, 0)
-    target, truth = pictures(30, 60, 1)
+    source, labels = striped(36, 0, 0)
+    target, truth = striped(30, 60, 1)
     options: dict[str, Any] = {
         "labels": labels,
         "target_labels": truth,
@@ -237,8 +222,8 @@ def test_stages_are_broken_off_when_the_budget_ends(network: Backbone, monkeypat
     monkeypatch.setattr(
         staged_rivals, "with_deadline", lambda progress, seconds: ends.append(seconds) or Over(quiet=True)
     )
-    source, labels = pictures(24, 0, 0)
-    target, _ = pictures(20, 60, 1)
+    source, labels = striped(24, 0, 0)
+    target, _ = striped(20, 60, 1)
     found = headstart.adapt(
         source,
         target,
@@ -268,8 +253,8 @@ def test_stages_are_not_begun_where_those_before_were_broken_off(
 
     monkeypatch.setattr(Room, "left", property(lambda self: next(left, 50.0)))
     monkeypatch.setattr(staged_rivals, "with_deadline", lambda *_: Slow(quiet=True))
-    source, labels = pictures(24, 0, 0)
-    target, _ = pictures(20, 60, 1)
+    source, labels = striped(24, 0, 0)
+    target, _ = striped(20, 60, 1)
     two = open_two_domains("adapt", source, target, labelled=True, labels=labels, backbones=[network], store=False)
     recipes = {name: read_recipe(name) for name in ("source-only", "mcc")}
     if kind == "classification":
@@ -292,45 +277,7 @@ def test_stages_are_not_begun_where_those_before_were_broken_off(
 
 @pytest.mark.golden
 def test_a_killed_command_goes_on_to_the_same_answers(network: Backbone, tmp_path: Path) -> None:
-    from headstart.training.checkpoint import Checkpoint
-
-    source, labels = pictures(24, 0, 0)
-    target, _ = pictures(20, 60, 1)
-
-    def run(out: Path | None) -> headstart.Adaptation:
-        return headstart.adapt(
-            source,
-            target,
-            labels=labels,
-            strategy="last-stages:1",
-            rule="source-accuracy",
-            backbones=[network],
-            runtime="torch-fp32",
-            progress=QUIET,
-            store=False,
-            out=out,
-        )
-
-    whole = run(tmp_path / "whole")
-    saved: list[int] = []
-    save = Checkpoint.after_step
-
-    def stop(self: Checkpoint, step: int, state: Any) -> None:
-        self.every_steps = 1
-        save(self, step, state)
-        saved.append(step)
-        if len(saved) == 7:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "after_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "killed")
-        assert (tmp_path / "killed" / "checkpoint").is_dir()
-        resumed = run(tmp_path / "killed")
-    assert [line.score for line in resumed.lines] == [line.score for line in whole.lines]
-    first, second = ((tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "killed"))
-    assert first == second
+    a_killed_adapt_ends_as_a_whole_one(tmp_path, network, {7})
 
 
 def test_names_are_aligners_first_and_networks_with_a_strategy() -> None:

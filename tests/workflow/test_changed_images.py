@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from sklearn.linear_model import LogisticRegression
 
 import headstart
-from headstart.backbones import Backbone, open_backbone, vector_backbone
+from headstart.backbones import Backbone, vector_backbone
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
 from headstart.data import Dataset, decode_image, open_dataset
@@ -29,33 +28,20 @@ from headstart.workflow.clock import BudgetSpent
 from headstart.workflow.domains import open_two_domains
 from headstart.workflow.entrants import Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
+from striped_pictures import a_killed_adapt_ends_as_a_whole_one, small_residual, striped
 
 QUIET = Progress(quiet=True)
 SHORT = {"side": 8, "num_steps": 4, "width": 4, "num_blocks": 1}
 
 
-def pictures(num_rows: int, tint: float, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Return pictures striped across or down, with a tint of their domain."""
-    random = np.random.default_rng(seed)
-    rows = []
-    for i in range(num_rows):
-        stripes = 60 * np.sin(np.arange(40) / random.uniform(2, 4))
-        picture = random.normal(120, 30, (40, 40, 3)) + (stripes[:, None, None] if i % 2 else stripes[None, :, None])
-        picture[:, :, 2] += tint
-        rows.append(picture.clip(0, 255).astype(np.uint8))
-    return np.stack(rows), ["across" if i % 2 else "down" for i in range(num_rows)]
-
-
 def domains(num_source: int = 24, num_target: int = 20) -> tuple[Dataset, Dataset]:
-    source, labels = pictures(num_source, 0, 0)
-    return open_dataset(source, labels=labels), open_dataset(pictures(num_target, 60, 1)[0], unlabelled=True)
+    source, labels = striped(num_source, 0, 0)
+    return open_dataset(source, labels=labels), open_dataset(striped(num_target, 60, 1)[0], unlabelled=True)
 
 
 @pytest.fixture(scope="module")
 def network() -> Backbone:
-    """Return a small residual network at random weights."""
-    torch.manual_seed(0)
-    return open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+    return small_residual()
 
 
 def test_a_fourier_row_has_a_target_row_s_amplitudes_and_all_else_its_own(network: Backbone) -> None:
@@ -159,8 +145,8 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_translations_compete_on_features_and_answer_as_the_model_does(network: Backbone, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    source, labels = pictures(36, 0, 0)
-    target, truth = pictures(30, 60, 1)
+    source, labels = striped(36, 0, 0)
+    target, truth = striped(30, 60, 1)
     found = headstart.adapt(
         source,
         target,
@@ -188,47 +174,8 @@ def test_translations_compete_on_features_and_answer_as_the_model_does(network: 
 def test_with_stages_a_killed_command_goes_on_to_the_same_answers(
     name: str, kills: set[int], network: Backbone, tmp_path: Path
 ) -> None:
-    from headstart.training.checkpoint import Checkpoint
-
-    source, labels = pictures(24, 0, 0)
-    target, _ = pictures(20, 60, 1)
-
-    def run(out: Path) -> headstart.Adaptation:
-        return headstart.adapt(
-            source,
-            target,
-            labels=labels,
-            methods=name,
-            strategy="last-stages:1",
-            rule="source-accuracy",
-            backbones=[network],
-            runtime="torch-fp32",
-            progress=QUIET,
-            store=False,
-            out=out,
-        )
-
-    whole = run(tmp_path / "whole")
-    assert [line.name for line in whole.lines] == ["do not adapt", "source-only", name]
-    saved: list[int] = []
-    save = Checkpoint.after_step
-
-    def stop(self: Checkpoint, step: int, state: Any) -> None:
-        self.every_steps = 1
-        save(self, step, state)
-        saved.append(step)
-        if len(saved) in kills:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "after_step", stop)
-        for _ in kills:
-            with pytest.raises(KeyboardInterrupt):
-                run(tmp_path / "killed")
-        resumed = run(tmp_path / "killed")
-    assert [line.score for line in resumed.lines] == [line.score for line in whole.lines]
-    first, second = ((tmp_path / folder / "predictions.csv").read_bytes() for folder in ("whole", "killed"))
-    assert first == second
+    names = a_killed_adapt_ends_as_a_whole_one(tmp_path, network, kills, methods=name)
+    assert names == ["do not adapt", "source-only", name]
 
 
 @pytest.mark.golden
@@ -236,11 +183,11 @@ def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
     from headstart.workflow.changed_images import translation_entrants
     from headstart.workflow.domains import open_two_domains
 
-    source, labels = pictures(8, 0, 0)
+    source, labels = striped(8, 0, 0)
     two = open_two_domains(
         "adapt",
         source,
-        pictures(6, 60, 1)[0],
+        striped(6, 60, 1)[0],
         labelled=True,
         labels=labels,
         backbones=[network],
@@ -260,7 +207,7 @@ def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
 def test_translations_serve_numbers_where_they_keep_no_classes(network: Backbone, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    source, target = pictures(24, 0, 0)[0], pictures(20, 60, 1)[0]
+    source, target = striped(24, 0, 0)[0], striped(20, 60, 1)[0]
     numbers = list(100.0 + source.mean(axis=(1, 2, 3)) + np.arange(24))
     options: dict[str, Any] = {"labels": numbers, "task": "regression", "backbones": [network], "progress": QUIET}
     found = headstart.adapt(source, target, methods=["fda", "cyclegan"], store=False, **options)
