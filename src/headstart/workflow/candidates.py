@@ -38,24 +38,37 @@ def candidate_names(modality: Modality, folder: Path | None = None) -> list[str]
 
 
 def open_candidates(
-    wanted: Sequence[str | Path | Backbone], rows: Dataset, progress: Progress
+    who: str, wanted: Sequence[str | Path | Backbone], rows: Dataset, progress: Progress
 ) -> tuple[list[Backbone], dict[str, str]]:
     """Return the base models for some rows, and the reason for each that was left out.
 
     Parameters
     ----------
+    who : str
+        The command, for messages.
     wanted : sequence of names, paths or Backbones
         Asked for by the user: one that cannot be opened is an error. Empty: all that are at hand, and one that
         cannot be opened or reads other rows is left out with its reason.
+
+    Raises
+    ------
+    BackboneError
+        If one asked for reads other rows, or the rows are features already and need none; or none is at hand.
     """
     if rows.modality == "vector":
+        for name in wanted:
+            if name != "vector" and getattr(name, "modality", "") != "vector":
+                raise BackboneError(
+                    f"{who}: {getattr(name, 'name', name)} embeds images or texts, and the rows of {rows.root or 'the data'} are "
+                    "features already; leave --backbone out, or name the column to embed with --text or --image."
+                )
         return [vector_backbone(rows.matrix().shape[1])], {}
     if wanted:
         opened = [open_backbone(name) for name in wanted]
         for backbone in opened:
             if backbone.modality != rows.modality:
                 raise BackboneError(
-                    f"fit: {backbone.name} reads {backbone.modality} rows, but {rows.root or 'the data'} holds "
+                    f"{who}: {backbone.name} reads {backbone.modality} rows, but {rows.root or 'the data'} holds "
                     f"{rows.modality} rows; choose another base model (see `headstart backbones`)."
                 )
         return opened, {}
@@ -72,8 +85,8 @@ def open_candidates(
             found.append(backbone)
     if not found:
         if rows.modality == "text":
-            raise MissingExtra("fit", "transformers", "text")
-        raise BackboneError(f"fit: no base model for {rows.modality} rows is at hand; {'; '.join(left_out.values())}")
+            raise MissingExtra(who, "transformers", "text")
+        raise BackboneError(f"{who}: no base model for {rows.modality} rows is at hand; {'; '.join(left_out.values())}")
     return found, left_out
 
 

@@ -149,7 +149,7 @@ def open_two_domains(
     if rows[0].modality == "vector":
         rows[1] = _same_columns(who, rows[0], rows[1], notes)
     wanted = list(backbones)[:1] or _default(rows[0])
-    backbone = open_candidates(wanted, rows[0], progress)[0][0]
+    backbone = open_candidates(who, wanted, rows[0], progress)[0][0]
     features, kept = [], []
     for dataset in rows:
         found = extract_features(dataset.unlabelled(), backbone, runtime=runtime, store=store, progress=progress)

@@ -253,7 +253,7 @@ class _Fit:
 
     def climb(self, wanted: Sequence[str | Path | Backbone]) -> Climbed:
         """Try rung after rung."""
-        opened, left_out = open_candidates(wanted, self.train, self.progress)
+        opened, left_out = open_candidates("fit", wanted, self.train, self.progress)
         self.failed |= left_out
         if self.named and self.train.modality == "vector":
             raise ConfigError(

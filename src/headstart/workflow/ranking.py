@@ -124,7 +124,7 @@ def rank(
     assert dataset.task is not None and dataset.targets is not None
     subset = dataset.subset(stratified_rows(dataset.targets, dataset.task, rows, seed))
     subset = check_dataset(subset, near=False, progress=progress).clean(subset)
-    opened, left_out = open_candidates(backbones, subset, progress)
+    opened, left_out = open_candidates("rank", backbones, subset, progress)
     scored, failed = rank_backbones(opened, subset, runtime=runtime, seed=seed, store=store, progress=progress)
     candidates = [item.candidate for item in scored] + [
         Candidate(name, note=reason) for name, reason in (left_out | failed).items()
