@@ -196,10 +196,22 @@ def test_bad_input_is_refused_in_words(estimator: Any) -> None:
     for bad in (np.nan, np.inf):
         broken = target.copy()
         broken[3, 1] = bad
-        with pytest.raises(ValueError, match=r"NaN|infinity"):
+        words = f"1 of {len(target)} rows of target hold NaN or infinity, the first is row 3, column 1; leave such rows"
+        with pytest.raises(DomainError, match=words):
             fit_apart(estimator, source, labels, broken)
-    with pytest.raises(ValueError, match="0 sample"):
+        broken = source.copy()
+        broken[[0, 5], 2] = bad
+        with pytest.raises(DomainError, match="2 of 60 rows of X hold NaN or infinity, the first is row 0, column 2"):
+            fit_apart(estimator, broken, labels, target)
+        if estimator.accepts_sparse:
+            with pytest.raises(
+                DomainError, match="2 of 60 rows of X hold NaN or infinity, the first is row 0, column 2"
+            ):
+                fit_apart(estimator, sparse.csr_matrix(broken), labels, sparse.csr_matrix(target))
+    with pytest.raises(DomainError, match="target has no rows"):
         fit_apart(estimator, source, labels, target[:0])
+    with pytest.raises(DomainError, match="X has no rows"):
+        fit_apart(estimator, source[:0], labels[:0], target)
     with pytest.raises(DomainError, match="target domain is empty"):
         clone(estimator).fit(source, labels, sample_domain=np.ones(60, dtype=int))
     with pytest.raises(DomainError, match="not both"):
@@ -215,7 +227,7 @@ def test_sparse_rows_and_one_class_are_taken_or_refused_in_words(estimator: Any)
     else:
         with pytest.raises(TypeError, match=f"{type(estimator).__name__}: sparse input is not supported"):
             fit_apart(estimator, *thin)
-    if isinstance(estimator, DomainClassifier):
+    if isinstance(estimator, DomainClassifier | AdaptedClassifier):
         with pytest.raises(DomainError, match="needs at least two classes; it has one class, 'bee'"):
             fit_apart(estimator, source, np.full(len(source), "bee"), target)
 

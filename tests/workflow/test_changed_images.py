@@ -108,9 +108,9 @@ def test_what_is_no_image_or_no_class_is_refused(network: Backbone) -> None:
 
 
 def test_a_budget_breaks_a_generator_off(network: Backbone) -> None:
-    source, labels = pictures(8, 0, 0)
+    source, labels = striped(8, 0, 0)
     options: dict[str, Any] = {"backbones": [network], "labels": labels, "store": False, "progress": QUIET}
-    two = open_two_domains("adapt", source, pictures(8, 60, 1)[0], labelled=True, **options)
+    two = open_two_domains("adapt", source, striped(8, 60, 1)[0], labelled=True, **options)
     aligner = ChangedImages(GeneratorTranslation(**SHORT), TracedRows(two, False, False))
     with Room().within(0.0), pytest.raises(BudgetSpent):
         aligner.fit(two.source_nd, None, two.target_md)

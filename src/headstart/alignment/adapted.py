@@ -126,6 +126,19 @@ class AdaptedClassifier(ClassifierMixin, _Adapted):  # type: ignore[misc]
     def _default(self) -> Any:
         return LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
 
+    def _check_labels(self, labels_n: Array) -> Array:
+        """Refuse missing labels, and a source of one class: there is nothing to tell apart."""
+        from sklearn.utils.multiclass import check_classification_targets
+
+        check_classification_targets(labels_n)
+        labels = super()._check_labels(labels_n)
+        present = np.unique(labels)
+        if len(present) < 2:
+            raise DomainError(
+                f"{type(self).__name__}: the source needs at least two classes; it has one class, {present.tolist()[0]!r}."
+            )
+        return labels
+
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, sample_domain: Any = None) -> float:
         """Return the accuracy of ``X`` against ``y``."""
         return float(accuracy_score(y, self.predict(X, sample_domain=sample_domain), sample_weight=sample_weight))

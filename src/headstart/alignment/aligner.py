@@ -217,9 +217,12 @@ class Aligner(BaseEstimator):  # type: ignore[misc]
                 f"reduce it first (TruncatedSVD), or use {name}.toarray() where it fits in memory."
             )
         options = {"accept_sparse": "csr" if self.accepts_sparse else False, "dtype": [np.float64, np.float32]}
-        if name == "X":
-            return validate_data(self, X, reset=reset, **options)
-        X = check_array(X, input_name=name, **options)
+        try:
+            if name == "X":
+                return validate_data(self, X, reset=reset, **options)
+            X = check_array(X, input_name=name, **options)
+        except ValueError as error:
+            raise _in_our_words(type(self).__name__, name, X, error) from error
         if X.shape[1] != self.n_features_in_:
             raise DomainError(
                 f"{type(self).__name__}: source has {self.n_features_in_} features but target has {X.shape[1]}; "
@@ -407,6 +410,26 @@ class DomainRegressor(RegressorMixin, Aligner):  # type: ignore[misc]
     @abstractmethod
     def _estimate(self, X: Any) -> FloatArray:
         """Return values of target rows."""
+
+
+def _in_our_words(who: str, name: str, rows: Any, error: ValueError) -> ValueError:
+    """Return what is wrong with rows: none of them, or numbers that are none; any other error as it came."""
+    is_sparse: bool = sparse.issparse(rows)
+    try:
+        values: Any = rows.tocoo() if is_sparse else np.asarray(rows)
+        numbers = np.asarray(values.data if is_sparse else values)
+        broken = np.zeros(0, bool) if numbers.dtype.kind == "c" else ~np.isfinite(numbers.astype(np.float64))
+    except (TypeError, ValueError):
+        return error
+    if values.ndim == 2 and values.shape[0] == 0:
+        return DomainError(f"{who}: {name} has no rows (0 sample(s)); give at least one row of each domain.")
+    if values.ndim != 2 or not broken.any():
+        return error
+    row_of, column_of = (values.row[broken], values.col[broken]) if is_sparse else np.nonzero(broken)
+    return DomainError(
+        f"{who}: {len(np.unique(row_of))} of {values.shape[0]} rows of {name} hold NaN or infinity, the first is row "
+        f"{int(row_of[0])}, column {int(column_of[0])}; leave such rows out or fill them in first."
+    )
 
 
 def _values(rows: Any) -> Any:
