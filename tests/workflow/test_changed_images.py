@@ -65,6 +65,33 @@ def test_a_fourier_row_has_a_target_row_s_amplitudes_and_all_else_its_own(networ
         assert min(float((found - option).abs().max()) for option in options) < 0.5 / 255 + 1e-6
 
 
+def test_of_an_enlarged_image_the_share_is_that_of_its_own_frequencies(network: Backbone) -> None:
+    random = np.random.default_rng(0)
+    small = open_dataset(random.integers(0, 255, (6, 12, 16, 3)).astype(np.uint8), labels=["a", "b"] * 3)
+    large = open_dataset(striped(5, 60, 1)[0], unlabelled=True)
+    transform = network.transform
+    whole = type(transform)(**{**vars(transform), "height": transform.resize_height, "width": transform.resize_width})  # type: ignore[union-attr]
+    whole = type(transform)(**{**vars(whole), "crop_fraction": 1.0})
+
+    def seen(rows: Dataset, place: int) -> np.ndarray:
+        return decode_image(rows.read(place), whole).transpose(2, 0, 1)[None] / 255  # type: ignore[arg-type]
+
+    def twin(source: np.ndarray, target: np.ndarray, reach: int) -> np.ndarray:
+        first, second = np.fft.fft2(source), np.fft.fft2(target)
+        height, width = source.shape[-2:]
+        rows, columns = (np.abs(np.fft.fftfreq(size) * size).round() <= reach for size in (height, width))
+        low = rows[:, None] & columns[None, :]
+        mixed = np.where(low, np.abs(second), np.abs(first)) * np.exp(1j * np.angle(first))
+        return np.fft.ifft2(mixed).real.clip(0, 1)
+
+    for size, reach in ((0.05, 0), (0.25, 3)):  # of 12 pixels, in either direction
+        for source, target in ((small, large), (large, small)):
+            change = FourierTranslation(size, seed=3).learn(source, target, network)
+            found = np.asarray(change(source).read(2)).transpose(2, 0, 1)[None] / 255
+            options = [twin(seen(source, 2), seen(target, other), reach) for other in range(len(target))]
+            assert min(float(np.abs(found - option).max()) for option in options) < 0.5 / 255 + 1e-5
+
+
 @pytest.mark.parametrize(
     "translation",
     [

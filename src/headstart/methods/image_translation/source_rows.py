@@ -6,6 +6,8 @@
 
 Source: of each, the modules `fourier`, `terms` and `cycada` of this package. That a row keeps one partner, and that a generator
 of small images moves large ones by its change alone, is ours: a row changed once is read, embedded and cached like any other.
+What the share of frequencies is taken of is ours, too: an image that a base model enlarges has no more of them than before, and a
+share of the enlarged one would be most of a digit.
 Use them where domains differ in light, colour, texture or the way they are drawn. They ignore rows that are no images.
 Shapes: n source rows, m target rows, h x w pixels of an image before the crop, s the longer side of a small image.
 """
@@ -31,7 +33,7 @@ from headstart.core.preprocessing import ImageTransform
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Modality, Task
-from headstart.data import Dataset, decode_image
+from headstart.data import Dataset, decode_image, sniff
 from headstart.methods.adaptations import RecipeOf, source_only
 from headstart.methods.adaptations.adversarial import dann
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
@@ -137,7 +139,8 @@ class FourierTranslation(SourceTranslation):
     Parameters
     ----------
     size : float in [0, 0.5)
-        How many frequencies, as a share of the shorter side; the middle one of the paper's three when left out.
+        How many frequencies, as a share of the shorter side of the smaller of the two images as they came (or of what the base
+        model reads, where that is smaller); the middle one of the paper's three when left out.
     seed : int
         Draws the partners.
 
@@ -169,13 +172,15 @@ class FourierTranslation(SourceTranslation):
         def partner(digest: str) -> int:
             return derive_seed(self.seed, "partner", digest) % len(others)
 
-        def change(pixels: Pixels, digest: str) -> Pixels:
-            other = decode_image(_content(target, partner(digest)), transform)
-            swapped = swap_amplitude(_unit(pixels), _unit(other), self.size)
-            return _bytes(swapped.clamp(0, 1))
+        def change(content: Any, digest: str) -> Pixels:
+            other = _content(target, partner(digest))
+            own, theirs = (_unit(decode_image(image, transform)) for image in (content, other))
+            read = min(own.shape[-2:])
+            side = min(_shorter_side(content), _shorter_side(other), read)
+            return _bytes(swap_amplitude(own, theirs, self.size * side / read).clamp(0, 1))
 
         def identity(digest: str) -> str:
-            return digest_json({"fda": self.size, "partner": others[partner(digest)]})
+            return digest_json({"fda": self.size, "of": "own side", "partner": others[partner(digest)]})
 
         return lambda rows: _changed(rows, transform, change, identity)
 
@@ -301,7 +306,7 @@ class _ChangedImages:
         self,
         rows: Dataset,
         transform: ImageTransform,
-        change: Callable[[Pixels, str], Pixels],
+        change: Callable[[Any, str], Pixels],
         identity: Callable[[str], str],
     ) -> None:
         self._rows, self._transform, self._change, self._identity = rows, transform, change, identity
@@ -312,8 +317,7 @@ class _ChangedImages:
 
     def read(self, position: int) -> Pixels:
         """Return changed pixels, as large as what the base model's crop is taken from."""
-        pixels = decode_image(_content(self._rows, position), self._transform)
-        return self._change(pixels, self._digests[position])
+        return self._change(_content(self._rows, position), self._digests[position])
 
     def path(self, position: int) -> Path | None:
         """Return None: no file holds these pixels."""
@@ -332,7 +336,7 @@ class _ChangedImages:
 def _changed(
     rows: Dataset,
     transform: ImageTransform,
-    change: Callable[[Pixels, str], Pixels],
+    change: Callable[[Any, str], Pixels],
     identity: Callable[[str], str],
 ) -> Dataset:
     """Return the rows with changed content and everything else they had."""
@@ -357,9 +361,9 @@ def _by_generator(translator: Translator, transform: ImageTransform, small: tupl
     )
 
     @torch.no_grad()
-    def change(pixels: Pixels, digest: str) -> Pixels:
+    def change(content: Any, digest: str) -> Pixels:
         del digest
-        image = 2 * _unit(pixels) - 1
+        image = 2 * _unit(decode_image(content, transform)) - 1
         reduced = _resized(image, small)
         moved: Tensor = generator(reduced) - reduced
         return _bytes(((image + _resized(moved, tuple(image.shape[-2:])) + 1) / 2).clamp(0, 1))
@@ -416,6 +420,11 @@ def _resized(images: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def _content(rows: Dataset, place: int) -> Any:
     return rows.read(place)
+
+
+def _shorter_side(content: Any) -> int:
+    """Return the shorter side of an image as it came, in pixels: bytes of a file, or pixels."""
+    return min(sniff(content)[1:]) if isinstance(content, bytes) else min(content.shape[:2])
 
 
 def _unit(pixels: Pixels) -> Tensor:
