@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from headstart.core.errors import ConfigError, MissingExtra
-from headstart.training.adapters import LowRankAdapters
+from headstart.training.adapters import (
+    Adapters,
+    HadamardAdapters,
+    KroneckerAdapters,
+    LowRankAdapters,
+    RescalingAdapters,
+    WeightDecomposedAdapters,
+)
 from headstart.training.network import Network
 from headstart.training.plan import ParameterGroup, Plan
 from headstart.training.strategies import (
@@ -133,6 +140,10 @@ def test_batch_normalisation_can_be_left_as_it_is() -> None:
         GradualUnfreezing(2, 0.4, 0.9),
         LinearProbeThenFineTune(LastStages(2), 0.5),
         LowRankAdapters(4, 8.0, 0.1, 2, 5.0),
+        WeightDecomposedAdapters(4, 8.0, 0.1, 2, 5.0),
+        HadamardAdapters(4, 8.0, 0.1, 2, 5.0),
+        KroneckerAdapters(4, 8.0, 0.1, 2, 5.0),
+        RescalingAdapters(2, 5.0),
     ],
     ids=lambda item: item.name,
 )
@@ -161,6 +172,8 @@ def test_a_number_after_a_name_sets_what_one_would_set_first() -> None:
         ({"name": "lp-ft", "then": "lp-ft"}, "cannot be followed by itself"),
         ({"name": "gradual-unfreezing", "complete": 0}, "complete lies above 0"),
         ({"name": "lora", "dropout": 1.0}, r"dropout lies in \[0, 1\)"),
+        ({"name": "ia3", "rate": 0.0}, "strategy ia3: rate is above 0; got 0.0"),
+        ({"name": "loha", "alpha": 0.0}, "strategy loha: dropout lies in"),
         ("lp-ft:0", "probe lies between 0 and 1"),
     ],
 )
@@ -176,26 +189,45 @@ def test_a_body_without_parameters_has_only_its_head_to_train() -> None:
         FullFineTuning().plan(network, 9)
 
 
+def _adapter_names(network: Network) -> list[str]:
+    return [name for name, _ in network.named_parameters() if ".base_layer." not in name and ".default" in name]
+
+
 def _stir(network: Network) -> None:
     """Give adapters and head other values, as training would."""
+    own = _adapter_names(network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if ".lora_" in name or name.startswith("heads."):
+            if name in own or name.startswith("heads."):
                 parameter.add_(0.3 * torch.randn(parameter.shape))
 
 
-def test_merged_adapters_leave_the_same_function_and_an_ordinary_network() -> None:
+EVERY_ADAPTER = [
+    LowRankAdapters(rank=2),
+    WeightDecomposedAdapters(rank=2),
+    HadamardAdapters(rank=2),
+    KroneckerAdapters(rank=2),
+    RescalingAdapters(),
+]
+
+
+@pytest.mark.parametrize("strategy", EVERY_ADAPTER, ids=lambda item: item.name)
+def test_merged_adapters_leave_the_same_function_and_an_ordinary_network(strategy: Adapters) -> None:
     network, rows = _network().eval(), torch.randn(5, 3, 11, 11)
     names, before = [name for name, _ in network.named_parameters()], network(rows).logits.detach()
     weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    strategy = LowRankAdapters(rank=2)
     strategy.prepare(network, seed=1)
     torch.testing.assert_close(network(rows).logits, before)  # at first they change nothing
     plan = strategy.plan(network, 40)
-    adapted = {name.split(".lora_")[0] for name in plan.groups[0].names}
-    assert adapted == {"segments.0.0", "segments.1.0", "segments.2.1"}  # not the grouped convolution, not the head
-    assert plan.groups[1].names == ("heads.main.weight", "heads.main.bias") and plan.num_frozen == 0
+    own = _adapter_names(network)
+    assert sorted(plan.groups[0].names) == sorted(own) and f"adapters ({strategy.name})" in plan.reason
+    adapted = {".".join(name.split(".")[:3]) for name in own}
+    every = {"segments.0.0", "segments.1.0", "segments.2.1"}  # not the grouped convolution, not the head
+    assert adapted == ({"segments.2.1"} if strategy.name == "dora" else every)
+    assert plan.groups[1].names == ("heads.main.weight", "heads.main.bias")
+    assert plan.num_frozen == (2 if strategy.name == "dora" else 0)
     plan.carry_out(network)
+    assert {name for name, part in network.named_parameters() if part.requires_grad} == {*own, *plan.groups[1].names}
     _stir(network)
     with torch.no_grad():
         adapted_output = network.eval()(rows).logits
@@ -208,21 +240,50 @@ def test_merged_adapters_leave_the_same_function_and_an_ordinary_network() -> No
     torch.testing.assert_close(network.get_parameter("segments.2.0.weight"), weights["segments.2.0.weight"])
 
 
-def test_adapters_are_a_product_of_two_narrow_matrices() -> None:
-    network = Network({"features": nn.Linear(6, 5)}, {"main": nn.Linear(5, 2)})
+def _adapted_weight(strategy: Adapters, part: dict[str, torch.Tensor], before: torch.Tensor) -> torch.Tensor:
+    """Return the weight by the formula of each paper; 3 is alpha / rank."""
+    if strategy.name == "ia3":
+        return part["ia3_l"].reshape(-1, 1) * before
+    if strategy.name == "lora":
+        return before + 3 * part["lora_B"] @ part["lora_A"]
+    if strategy.name == "dora":
+        moved = before + 3 * part["lora_B"] @ part["lora_A"]
+        return part["lora_magnitude_vector"].reshape(-1, 1) * moved / moved.norm(dim=1, keepdim=True)
+    if strategy.name == "loha":
+        return before + 3 * (part["hada_w1_a"] @ part["hada_w1_b"]) * (part["hada_w2_a"] @ part["hada_w2_b"])
+    small, large = part["lokr_w1"], part["lokr_w2_a"] @ part["lokr_w2_b"]
+    blocks = [torch.cat([number * large for number in row], dim=1) for row in small]  # Kronecker's product, by hand
+    return before + 3 * torch.cat(blocks)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "numbers"),
+    [
+        (LowRankAdapters(rank=2, alpha=6.0), 2 * (36 + 24)),
+        (WeightDecomposedAdapters(rank=2, alpha=6.0), 2 * (36 + 24) + 24),
+        (HadamardAdapters(rank=2, alpha=6.0), 2 * 2 * (36 + 24)),
+        (KroneckerAdapters(rank=2, alpha=6.0), 4 * 6 + 2 * (6 + 6)),
+        (RescalingAdapters(), 24),
+    ],
+    ids=lambda item: getattr(item, "name", str(item)),
+)
+def test_adapters_are_the_formulas_of_their_papers(strategy: Adapters, numbers: int) -> None:
+    torch.manual_seed(0)
+    network = Network({"features": nn.Linear(36, 24)}, {"main": nn.Linear(24, 2)})
     layer = network.segments[0]
     before = layer.weight.detach().clone()
-    strategy = LowRankAdapters(rank=2, alpha=6.0)
     strategy.prepare(network)
     _stir(network)
-    tensors = {
-        name.split(".lora_")[1]: tensor.detach() for name, tensor in network.named_parameters() if ".lora_" in name
-    }
+    own = _adapter_names(network)
+    assert sum(network.get_parameter(name).numel() for name in own) == numbers
+    part = {name.split(".")[2]: network.get_parameter(name).detach() for name in own}
     strategy.finish(network)
-    expected = before + 6.0 / 2 * tensors["B.default.weight"] @ tensors["A.default.weight"]
-    torch.testing.assert_close(network.segments[0].weight, expected)
+    expected = _adapted_weight(strategy, part, before)
+    torch.testing.assert_close(network.segments[0].weight, expected, rtol=1e-5, atol=1e-5)
     assert network.segments[0] is layer  # a layer shared with the backbone stays that layer
-    assert torch.linalg.matrix_rank(network.segments[0].weight - before) == 2
+    ranks = {"lora": 2, "loha": 4}
+    if strategy.name in ranks:
+        assert torch.linalg.matrix_rank(expected - before) == ranks[strategy.name]
 
 
 def test_adapters_in_the_last_stages_leave_a_frozen_prefix() -> None:
@@ -233,7 +294,7 @@ def test_adapters_in_the_last_stages_leave_a_frozen_prefix() -> None:
     assert plan.num_frozen == 2 and plan.groups[0].begins == pytest.approx(0.3)
     assert isinstance(plan.groups[0], ParameterGroup) and plan.groups[0].rate == 10.0
     strategy.finish(network)
-    assert not any(".lora_" in name for name, _ in network.named_parameters())
+    assert not _adapter_names(network)
 
 
 def test_the_seed_says_where_adapters_start() -> None:

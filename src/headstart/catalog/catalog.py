@@ -117,6 +117,12 @@ _HEADS = (
     ),
 )
 
+
+def _adapters(name: str, kind: str, summary: str) -> Entry:
+    where = f"headstart.training.adapters:{kind}"
+    return Entry(name, "strategy", where, summary, needs="peft", install='"headstart[adapters]"')
+
+
 _STRATEGIES = (
     Entry(
         "auto",
@@ -145,14 +151,11 @@ _STRATEGIES = (
         "everything trains, each stage slower than the next",
     ),
     Entry("full", "strategy", "headstart.training.strategies:FullFineTuning", "everything trains at one rate"),
-    Entry(
-        "lora",
-        "strategy",
-        "headstart.training.adapters:LowRankAdapters",
-        "low-rank adapters beside frozen weights, merged at the end",
-        needs="peft",
-        install='"headstart[adapters]"',
-    ),
+    _adapters("lora", "LowRankAdapters", "low-rank adapters beside frozen weights, merged at the end"),
+    _adapters("dora", "WeightDecomposedAdapters", "low-rank adapters for directions, lengths of weights learned apart"),
+    _adapters("loha", "HadamardAdapters", "adapters that are products of low-rank matrices, element by element"),
+    _adapters("lokr", "KroneckerAdapters", "adapters that are Kronecker's products: the fewest numbers with a rank"),
+    _adapters("ia3", "RescalingAdapters", "a factor for each output of a layer: the fewest numbers of all"),
 )
 
 _SCORES = (

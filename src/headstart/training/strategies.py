@@ -53,7 +53,8 @@ class Strategy(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        Strategy.kinds[cls.name] = cls
+        if "name" in cls.__dict__:  # a family of strategies has none
+            Strategy.kinds[cls.name] = cls
 
     def prepare(self, network: Network, seed: int = 0) -> None:  # noqa: B027 - most have nothing to do
         """Change the network before its plan is made; most strategies leave it as it is."""
@@ -109,14 +110,14 @@ def read_strategy(value: str | dict[str, Any] | Strategy) -> Strategy:
     >>> read_strategy("last-stage")
     Traceback (most recent call last):
         ...
-    headstart.core.errors.ConfigError: strategy: there is no 'last-stage'; there are full, gradual-unfreezing, head-only, \
-last-stages, layerwise-decay, lora, lp-ft. Did you mean 'last-stages'?
+    headstart.core.errors.ConfigError: strategy: there is no 'last-stage'; there are dora, full, gradual-unfreezing, head-only, \
+ia3, last-stages, layerwise-decay, loha, lokr, lora, lp-ft. Did you mean 'last-stages'?
     """
     if isinstance(value, Strategy):
         return value
     arguments: dict[str, Any] = dict(value) if isinstance(value, dict) else {}
     name, _, number = str(arguments.pop("name", value) if isinstance(value, dict) else value).partition(":")
-    import headstart.training.adapters  # noqa: F401 - adds its strategy to the table
+    import headstart.training.adapters  # noqa: F401 - adds its strategies to the table
 
     if name not in Strategy.kinds:
         known = sorted(Strategy.kinds)

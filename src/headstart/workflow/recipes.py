@@ -41,6 +41,7 @@ _LEAST_EPOCHS = 3
 _LEAST_SHARE = 0.2
 _FULL_REGULARISERS = {"l2-sp": 1.0, "bss": 0.001}
 _PARTIAL = ("last-stages", "gradual-unfreezing")
+_ADAPTERS = ("lora", "dora", "loha", "lokr", "ia3")  # they cannot move far, and the weights that L2-SP ties stay
 _SPARE = 1.2  # steps cost a little more than their arithmetic
 
 
@@ -152,7 +153,7 @@ def recipe_for(strategy: str, rows: Dataset) -> Recipe:
         config.label_smoothing,
         config.batch_size,
     )
-    if recipe.kind == "full" and name not in {"lora", "head-only"}:
+    if recipe.kind == "full" and name not in {*_ADAPTERS, "head-only"}:
         return replace(recipe, weight_decay=0.0, regularisers=dict(_FULL_REGULARISERS))
     return recipe
 
