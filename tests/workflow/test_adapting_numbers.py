@@ -238,3 +238,19 @@ def test_stages_compete_for_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert [line.name for line in found.lines] == [NO_ADAPTATION, "source-only", "dan", "fda"]
     assert all(line.score is not None for line in found.lines), [line.note for line in found.lines]
     assert found.values_m is not None and 900 < found.values_m.mean() < 1300
+
+
+def test_some_target_rows_may_have_a_number() -> None:
+    """The others are answered all the same, and count for nothing afterwards."""
+    source, values, target, truth = stretched()
+    table = pd.DataFrame(source, columns=list("abc")).assign(value=values)
+    some = pd.DataFrame(target, columns=list("abc")).assign(value=truth)
+    some.loc[some.index % 4 > 0, "value"] = np.nan
+    found = headstart.adapt(table, some, label="value", methods=["coral"], progress=QUIET, store=False)
+    assert found.values_m is not None and len(found.values_m) == 160 and found.hindsight is not None
+    assert found.hindsight.rows == 40
+    known = found.rivals[0].fitted
+    assert known is not None
+    expected = root_mean_squared_error(truth[::4], known.target_scores[::4])
+    assert found.hindsight.source_only.value == pytest.approx(expected)
+    assert found.truth is not None and found.truth[0] == f"{truth[0]:g}" and found.truth[1:4] == (None, None, None)

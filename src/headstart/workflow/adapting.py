@@ -29,12 +29,11 @@ from headstart.evaluation import Interval
 from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.report import Cost
-from headstart.report.adapted import AdaptedLine, Hindsight
+from headstart.report.adapted import AdaptedLine
 from headstart.workflow.adaptation import Adaptation
 from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.candidates_of_adapt import CandidatePlan, read_candidates, try_all
-from headstart.workflow.class_truth import open_class_truth
 from headstart.workflow.clock import Clock
 from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.entrants import Room
@@ -43,8 +42,8 @@ from headstart.workflow.few_rows import FewRows, open_few
 from headstart.workflow.goal import parse_budget
 from headstart.workflow.rivals import Rival
 from headstart.workflow.staged_rivals import StagedTraining, check_judge
+from headstart.workflow.target_truth import open_truth
 from headstart.workflow.value_adaptations import rule_for_values, try_values
-from headstart.workflow.value_truth import open_value_truth
 
 __all__ = ["DEFAULT_RULE", "adapt", "adapt_between"]
 
@@ -241,13 +240,7 @@ def adapt_between(
     progress.say(f"selected {by}: {selection.chosen} ({format_seconds(time.process_time() - started)} of CPU time)")
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)
     assert chosen.fitted is not None
-    hindsight: Hindsight | None
-    measured: dict[str, dict[str, Interval]]
-    if is_numbers:
-        hindsight, measured, truth = open_value_truth(two, rivals, selection, seed)
-    else:
-        hindsight, accuracies, truth = open_class_truth(two, rivals, selection, classes, seed)
-        measured = {name: {"accuracy": value} for name, value in accuracies.items()}
+    hindsight, measured, truth = open_truth(two, rivals, selection, classes, seed)
     answers = chosen.fitted.target_scores
     return Adaptation(
         selection,
