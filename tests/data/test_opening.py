@@ -196,6 +196,9 @@ def test_features_with_missing_numbers_go_to_quarantine() -> None:
     dataset = open_dataset(frame)
     assert dataset.matrix().tolist() == [[1, 1], [3, 3]]
     assert [finding.kind for finding in dataset.quarantine] == ["missing-value"]
+    assert dataset.quarantine[0].message == (
+        "1 rows lack a number: 'a' in 1; fill such cells in, or leave these columns out"
+    )
 
 
 def test_arrays_and_lists() -> None:

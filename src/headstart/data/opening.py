@@ -293,10 +293,25 @@ def _table_rows(
             numbers[:, place] = [_feature(value) for value in values[name]]
         usable = np.isfinite(numbers).all(1)
         rows = ArrayRows(numbers, "vector", chosen.features)
-        kind, what = "missing-value", f"lack a number in one of {len(chosen.features):,} feature columns"
+        kind, what = "missing-value", f"lack a number: {_where_missing(numbers, chosen.features)}"
     if gone := [row for row, there in zip(ids, usable, strict=True) if not there]:
         quarantine.append(Finding(kind, "error", tuple(gone), f"{len(gone):,} rows {what}"))
     return rows, ids, usable
+
+
+def _where_missing(numbers_nd: np.ndarray[Any, Any], names: Sequence[str], most: int = 3) -> str:
+    """Return in which columns numbers are missing, those that miss most first, and what to do.
+
+    Examples
+    --------
+    >>> _where_missing(np.array([[1.0, np.nan], [np.nan, np.nan]]), ["age", "pulse"])
+    "'pulse' in 2, 'age' in 1; fill such cells in, or leave these columns out"
+    """
+    missing_d = (~np.isfinite(numbers_nd)).sum(axis=0)
+    order = [place for place in np.argsort(-missing_d, kind="stable") if missing_d[place]]
+    told = ", ".join(f"{names[place]!r} in {missing_d[place]:,}" for place in order[:most])
+    rest = f" and {len(order) - most:,} columns more" if len(order) > most else ""
+    return f"{told}{rest}; fill such cells in, or leave these columns out"
 
 
 def _feature(value: Any) -> float:
