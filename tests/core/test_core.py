@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -64,6 +66,45 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
         raise KeyboardInterrupt
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [item.name for item in tmp_path.iterdir()] == ["state.json"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_follow_the_umask_whoever_writes_them(tmp_path: Path, mask: int) -> None:
+    from safetensors.numpy import save_file
+
+    before = os.umask(mask)
+    try:
+        files.write_text(tmp_path / "a.txt", "a")
+        with files.atomic_path(tmp_path / "b.safetensors") as temporary:
+            save_file({"x": np.zeros(2)}, temporary)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_killed_process_leaves_goes_with_a_later_write(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from headstart.core import files\n"
+        "with files.atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    target = tmp_path / "state.json"
+    done = subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL and not target.exists()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".state.json.") and not list(tmp_path.rglob("*.json"))
+    files.remove_leftovers(tmp_path)
+    assert left.exists()  # somebody may be writing it
+    os.utime(left, (1, 1))
+    files.remove_leftovers(tmp_path)
+    assert left.exists()  # the file within is young
+    for path in (*left.iterdir(), left):
+        os.utime(path, (1, 1))
+    (tmp_path / ".state.json.abc.tmp").mkdir()  # somebody else's
+    os.utime(tmp_path / ".state.json.abc.tmp", (1, 1))
+    files.write_json(tmp_path / "other.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".state.json.abc.tmp", "other.json"]
 
 
 @pytest.mark.parametrize(

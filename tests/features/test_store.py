@@ -190,10 +190,12 @@ def test_a_damaged_segment_is_removed_and_its_rows_are_missing(store: FeatureSto
 
 def test_a_half_written_file_is_never_read_and_is_swept_later(store: FeatureStore) -> None:
     fill(store, [1])
-    left = store.folder / SPACE.digest() / ".0001.safetensors.abc.tmp"
-    left.write_bytes(b"half")
+    left = store.folder / SPACE.digest() / ".0001.safetensors.abc.headstart.tmp"
+    left.mkdir()
+    (left / "content.tmp").write_bytes(b"half")
     assert store.get(SPACE, keys(1, 2))[0].tolist() == [True, False]
-    os.utime(left, (1, 1))
+    for path in (left / "content.tmp", left):
+        os.utime(path, (1, 1))
     fill(store, [2])
     assert not left.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -153,6 +154,26 @@ def test_a_failed_save_keeps_the_old_model(model: Model, folder: Path, monkeypat
     monkeypatch.undo()
     load_model(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_saved_model_follows_the_umask_and_old_ones_that_were_set_aside_go(model: Model, tmp_path: Path) -> None:
+    aside = tmp_path / ".model.abc.headstart.old"
+    (aside / "old").mkdir(parents=True)
+    for path in (aside / "old", aside):
+        os.utime(path, (1, 1))
+    other = tmp_path / ".other.abc.headstart.old"  # of a model of another name, which may be the only one there is
+    other.mkdir()
+    os.utime(other, (1, 1))
+    before = os.umask(0o027)
+    try:
+        for _ in range(2):  # made new, and in an older one's place
+            model.save(tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "model"]
+    saved = [tmp_path / "model", *(tmp_path / "model").rglob("*")]
+    assert {path.stat().st_mode & 0o777 for path in saved if path.is_file()} == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in saved if path.is_dir()} == {0o750}
 
 
 def test_a_run_folder_stands_for_its_model(folder: Path, tmp_path: Path) -> None:

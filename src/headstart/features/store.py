@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from headstart.core.digests import digest_json
 from headstart.core.errors import ShapeError, StoreError
-from headstart.core.files import write_json
+from headstart.core.files import remove_leftovers, write_json
 from headstart.core.places import cache_folder
 from headstart.features.locks import try_lock
 from headstart.features.ragged import as_ragged, is_ragged
@@ -41,7 +41,6 @@ _FORMAT = 1  # raise it when decoding or an engine changes what the same key sho
 _SMALL_BYTES = 4_000_000
 _MOST_SMALL = 32
 _TOUCH_SECONDS = 60
-_STALE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -312,11 +311,9 @@ class FeatureStore:
             self._evict()
 
     def _evict(self) -> None:
+        for space in self._space_folders():
+            remove_leftovers(space)
         files = [item for space in self._space_folders() for item in _segment_files(space, "")]
-        now = time.time()
-        for path, facts in files:
-            if path.suffix == ".tmp" and now - facts.st_mtime > _STALE_SECONDS:
-                path.unlink(missing_ok=True)
         total = sum(facts.st_size for _, facts in files)
         for path, facts in sorted(files, key=lambda item: item[1].st_mtime):
             if total <= self.max_bytes:

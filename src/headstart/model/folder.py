@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headstart.core.digests import digest_file, digest_json
 from headstart.core.errors import ModelError
-from headstart.core.files import write_text
+from headstart.core.files import atomic_path, own_folder, remove_leftovers, write_text
 from headstart.core.preprocessing import TextTransform, View
 from headstart.core.tasks import Task
 from headstart.core.version import VERSION
@@ -33,6 +33,7 @@ from headstart.model.model import Model
 __all__ = ["FORMAT", "load_model", "save_model"]
 
 FORMAT = 1
+_ASIDE = ".headstart.old"
 _LIMIT = 64 << 20  # a model.json larger than this is not ours
 
 
@@ -50,36 +51,40 @@ def save_model(model: Model, folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
         raise ModelError(f"save_model: {folder} exists and is not a model folder; choose another name or remove it.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        save_file(_tensors(model), building / "model.safetensors")
-        if isinstance(model.backbone.transform, TextTransform):
-            (building / "tokenizer").mkdir()
-            model.backbone.save_tokenizer(building / "tokenizer")
-        write_text(building / "README.md", model_card(model))
-        files = sorted(path for path in building.rglob("*") if path.is_file())
-        content = _description(model)
-        content["files"] = {path.relative_to(building).as_posix(): digest_file(path) for path in files}
-        content["digest"] = digest_json(content)
-        write_text(building / "model.json", _as_text(content))
-        building.chmod(0o755)
-        _take_the_place(building, folder)
+        with own_folder(folder) as own:
+            building = own / "model"
+            building.mkdir()
+            with atomic_path(building / "model.safetensors") as temporary:
+                save_file(_tensors(model), temporary)
+            if isinstance(model.backbone.transform, TextTransform):
+                (building / "tokenizer").mkdir()
+                model.backbone.save_tokenizer(building / "tokenizer")
+            write_text(building / "README.md", model_card(model))
+            files = sorted(path for path in building.rglob("*") if path.is_file())
+            content = _description(model)
+            content["files"] = {path.relative_to(building).as_posix(): digest_file(path) for path in files}
+            content["digest"] = digest_json(content)
+            write_text(building / "model.json", _as_text(content))
+            _take_the_place(building, folder)
     except OSError as error:
         raise ModelError(
             f"save_model: {folder} cannot be written: {error.strerror or error}; free space or choose another place."
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     model.folder = folder
     return folder
 
 
 def _take_the_place(building: Path, folder: Path) -> None:
-    """Put the finished folder under its name; the old one moves aside first and goes only when the new one stands."""
+    """Put the finished folder under its name; the old one moves aside first and goes only when the new one stands.
+
+    A process that is killed between the two leaves the old one aside; it goes when a later model stands.
+    """
     if not folder.exists():
         building.rename(folder)
+        remove_leftovers(folder.parent, f".{folder.name}.", _ASIDE)
         return
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=_ASIDE))
     folder.replace(aside / "old")
     try:
         building.rename(folder)
@@ -88,6 +93,7 @@ def _take_the_place(building: Path, folder: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    remove_leftovers(folder.parent, f".{folder.name}.", _ASIDE)
 
 
 def load_model(folder: str | Path) -> Model:

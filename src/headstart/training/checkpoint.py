@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from headstart.core.digests import digest_array, digest_many
 from headstart.core.errors import CheckpointError
+from headstart.core.files import follow_umask
 from headstart.core.version import VERSION
 from headstart.data import Dataset
 from headstart.features.locks import try_lock
@@ -205,6 +206,7 @@ class Checkpoint:
             written = self._writing / "checkpoint.safetensors"
             self._writing.mkdir(parents=True, exist_ok=True)
             write_state(written, tensors, {"state": dict(state), "identity": self.identity, "step": step})
+            follow_umask(written)
             _sync(written)  # the whole new one lies on disk; from here on, renaming is all that happens
             if self.newest.exists():
                 self.newest.replace(self.previous)

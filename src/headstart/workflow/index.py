@@ -203,7 +203,6 @@ def _rebuild(lines: list[RunLine] | None = None) -> list[RunLine]:
     """Make the index again from the run folders, in a file of its own that then takes the name."""
     found = {line.folder: line for line in [*_scan(_places()), *(lines or [])]}
     with contextlib.suppress(sqlite3.Error, OSError), atomic_path(index_path()) as temporary:
-        temporary.unlink()
         with contextlib.closing(sqlite3.connect(temporary)) as database, database:
             _prepare(database)
             database.executemany(_INSERT, [astuple(line) for line in found.values()])

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from headstart.core.errors import ConfigError, ShapeError
+from headstart.core.files import atomic_path
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
@@ -67,7 +68,8 @@ class Translator:
         """Write the weights as one safetensors file and return its path."""
         parts = {TO_TARGET: self.to_target, TO_SOURCE: self.to_source}
         tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        with atomic_path(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
         return path
 
     def load(self, path: Path) -> Translator:
