@@ -262,7 +262,7 @@ def test_other_heads_start_apart_from_the_first() -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("strategy", ["head-only", "last-stages:1", "full"])
+@pytest.mark.parametrize("strategy", ["head-only", "last-stages:1", "full", "lora:2", "norms"])
 def test_the_model_answers_as_the_network_did(strategy: str, network: Backbone, tmp_path: Path) -> None:
     source, target = pictures(36, 0, 0), pictures(30, 60, 1, labelled=False)
     before = {name: tensor.clone() for name, tensor in network.module.state_dict().items()}

@@ -136,7 +136,9 @@ def test_batch_normalisation_rests_unless_asked(network: Backbone, pictures: Dat
         assert torch.equal(tensor, before[name]) == (name.rpartition(".")[0] in norms), name
 
 
-@pytest.mark.parametrize("strategy", ["last-stages:2", "full", "lora:2", "dora:2", "ia3", "gradual-unfreezing:2"])
+@pytest.mark.parametrize(
+    "strategy", ["last-stages:2", "full", "lora:2", "dora:2", "ia3", "norms", "gradual-unfreezing:2"]
+)
 def test_the_model_answers_as_the_trained_network_did(
     strategy: str, network: Backbone, pictures: Dataset, tmp_path: Path
 ) -> None:
@@ -179,7 +181,7 @@ def texts() -> Dataset:
     return open_dataset(rows, labels=labels)
 
 
-@pytest.mark.parametrize("strategy", ["last-stages:1", "layerwise-decay:0.5", "lora:2", "loha:2", "lokr:2"])
+@pytest.mark.parametrize("strategy", ["last-stages:1", "layerwise-decay:0.5", "lora:2", "loha:2", "lokr:2", "norms"])
 def test_text_encoders_are_tuned_and_saved_as_ordinary_ones(
     strategy: str, encoder: Backbone, texts: Dataset, tmp_path: Path
 ) -> None:
@@ -194,6 +196,8 @@ def test_text_encoders_are_tuned_and_saved_as_ordinary_ones(
     elif strategy in ("lora:2", "loha:2", "lokr:2"):
         assert changed and all(name.endswith(".weight") and after[name].ndim == 2 for name in changed)
         assert not any("embeddings" in name or "LayerNorm" in name for name in changed)
+    elif strategy == "norms":
+        assert changed and all("LayerNorm" in name for name in changed)
     else:
         assert any("embeddings" in name for name in changed)
     answers = done.model.predict(texts, store=False, runtime="torch-fp32").scores

@@ -19,6 +19,7 @@ from headstart.training.adapters import (
     WeightDecomposedAdapters,
 )
 from headstart.training.network import Network
+from headstart.training.norms import NormsOnly
 from headstart.training.plan import ParameterGroup, Plan
 from headstart.training.strategies import (
     FRESH_HEAD,
@@ -130,6 +131,33 @@ def test_batch_normalisation_can_be_left_as_it_is() -> None:
     assert all(torch.equal(item, before[name]) for name, item in network.named_buffers())
 
 
+def test_normalisation_layers_alone_train_and_keep_their_statistics() -> None:
+    network = _network()
+    network.segments[2].append(nn.GroupNorm(2, 8))
+    plan = LinearProbeThenFineTune(NormsOnly(), 0.5).plan(network, 30, solved=True)
+    expected = {f"segments.{place}.{name}" for place in ("0.1", "1.1", "2.3") for name in ("weight", "bias")}
+    assert set(plan.groups[0].names) == expected and plan.num_frozen == 0
+    assert "normalisation layers in all 3 stages (36 numbers) and the head train on 30 rows" in plan.reason
+    resting = without_batch_norm(plan, network)
+    assert resting.groups == plan.groups and resting.to_dict()["rest_statistics"] is True
+    rows = torch.randn(4, 3, 11, 11) * 9
+    for one, moves in ((resting, False), (plan, True)):
+        learning = one.carry_out(network)
+        assert set(learning) == expected | {"heads.main.weight", "heads.main.bias"}
+        before = {name: item.clone() for name, item in network.named_buffers()}
+        plain = network.eval()(rows).logits
+        output = network.train()(rows).logits
+        assert torch.equal(output, plain) != moves  # with statistics at rest training sees what prediction sees
+        changed = [name for name, item in network.named_buffers() if not torch.equal(item, before[name])]
+        assert bool(changed) == moves
+        output.sum().backward()
+        assert all(network.get_parameter(name).grad is not None for name in learning)
+    last = NormsOnly(num_stages=1).plan(network, 30)
+    assert last.groups[0].names == ("segments.2.3.weight", "segments.2.3.bias") and last.num_frozen == 2
+    with pytest.raises(ConfigError, match="no normalisation layer with scale and shift; use last-stages or lora"):
+        NormsOnly().plan(Network({"features": nn.Linear(3, 3)}, {"main": nn.Linear(3, 2)}), 9)
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -144,6 +172,7 @@ def test_batch_normalisation_can_be_left_as_it_is() -> None:
         HadamardAdapters(4, 8.0, 0.1, 2, 5.0),
         KroneckerAdapters(4, 8.0, 0.1, 2, 5.0),
         RescalingAdapters(2, 5.0),
+        NormsOnly(2, 5.0),
     ],
     ids=lambda item: item.name,
 )
@@ -167,6 +196,8 @@ def test_a_number_after_a_name_sets_what_one_would_set_first() -> None:
         ("lora:many", "is a number; got 'many'"),
         ("lora:0", "rank is a whole number, at least 1"),
         ("last-stages:1.5", "num_stages is a whole number"),
+        ("norms:0", "num_stages is a whole number"),
+        ({"name": "norms", "rate": 0}, "strategy norms: rate is above 0"),
         ("layerwise-decay:1.5", "decay lies above 0"),
         ({"name": "last-stages", "stages": 2}, "has no 'stages'; it has num_stages"),
         ({"name": "lp-ft", "then": "lp-ft"}, "cannot be followed by itself"),

@@ -151,6 +151,12 @@ _STRATEGIES = (
         "everything trains, each stage slower than the next",
     ),
     Entry("full", "strategy", "headstart.training.strategies:FullFineTuning", "everything trains at one rate"),
+    Entry(
+        "norms",
+        "strategy",
+        "headstart.training.norms:NormsOnly",
+        "scale and shift of the normalisation layers train, and the head",
+    ),
     _adapters("lora", "LowRankAdapters", "low-rank adapters beside frozen weights, merged at the end"),
     _adapters("dora", "WeightDecomposedAdapters", "low-rank adapters for directions, lengths of weights learned apart"),
     _adapters("loha", "HadamardAdapters", "adapters that are products of low-rank matrices, element by element"),

@@ -92,6 +92,7 @@ class Network(nn.Module):
             )
         self.heads = nn.ModuleDict(dict(heads))
         self.start = start
+        self.rest_statistics = False
         self._freeze(num_frozen, ())
         self.settle()
 
@@ -180,11 +181,13 @@ class Network(nn.Module):
             resting += 1
         self.num_resting = resting
         self.still: list[nn.Module] = []
-        for part, moves in zip(parts, trains, strict=True):
+        for place, (part, moves) in enumerate(zip(parts, trains, strict=True)):
+            in_body = place < len(self.segments)
             for module in part.modules():
                 if isinstance(module, _NormBase):
                     own = list(module.parameters(recurse=False))
-                    if not (any(item.requires_grad for item in own) if own else moves):
+                    learns = any(item.requires_grad for item in own) if own else moves
+                    if not learns or (self.rest_statistics and in_body):
                         self.still.append(module)
 
     def train(self, mode: bool = True) -> Network:

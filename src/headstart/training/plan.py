@@ -58,6 +58,10 @@ class Plan:
         Why, for the log and the report.
     own_rate : float
         Multiplies the learning rate of what objectives bring themselves (critics, projections); more than 0.
+    norms_learn : bool
+        Whether the body's normalisation layers are what is to learn, and not to be left out where few rows train them.
+    rest_statistics : bool
+        Whether batch normalisation in the body keeps its statistics though its scale and shift train.
 
     Raises
     ------
@@ -69,6 +73,8 @@ class Plan:
     num_frozen: int = 0
     reason: str = ""
     own_rate: float = 1.0
+    norms_learn: bool = False
+    rest_statistics: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
@@ -97,13 +103,16 @@ class Plan:
                     f"Plan: {name!r} lies in one of the {self.num_frozen} frozen segments and cannot train."
                 )
         chosen = {name for group in self.groups for name in group.names}
+        network.rest_statistics = self.rest_statistics
         network.freeze(self.num_frozen, (name for name in known if name not in chosen))
         return {name: parameter for name, parameter in known.items() if name in chosen}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value: for every group how many parameters, how fast and from when on; what is frozen; the reason."""
         groups = [{"parameters": len(group.names), "rate": group.rate, "begins": group.begins} for group in self.groups]
-        plain = {"groups": groups, "num_frozen": self.num_frozen, "reason": self.reason}
+        plain: dict[str, Any] = {"groups": groups, "num_frozen": self.num_frozen, "reason": self.reason}
+        if self.rest_statistics:
+            plain["rest_statistics"] = True
         return plain if self.own_rate == 1 else plain | {"own_rate": self.own_rate}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from torch.nn.modules.batchnorm import _NormBase
@@ -111,13 +111,14 @@ def read_strategy(value: str | dict[str, Any] | Strategy) -> Strategy:
     Traceback (most recent call last):
         ...
     headstart.core.errors.ConfigError: strategy: there is no 'last-stage'; there are dora, full, gradual-unfreezing, head-only, \
-ia3, last-stages, layerwise-decay, loha, lokr, lora, lp-ft. Did you mean 'last-stages'?
+ia3, last-stages, layerwise-decay, loha, lokr, lora, lp-ft, norms. Did you mean 'last-stages'?
     """
     if isinstance(value, Strategy):
         return value
     arguments: dict[str, Any] = dict(value) if isinstance(value, dict) else {}
     name, _, number = str(arguments.pop("name", value) if isinstance(value, dict) else value).partition(":")
-    import headstart.training.adapters  # noqa: F401 - adds its strategies to the table
+    import headstart.training.adapters
+    import headstart.training.norms  # noqa: F401 - both add their strategies to the table
 
     if name not in Strategy.kinds:
         known = sorted(Strategy.kinds)
@@ -325,7 +326,7 @@ class LinearProbeThenFineTune(Strategy):
     def plan(self, network: Network, num_rows: int, *, solved: bool = False) -> Plan:
         after = self.then.plan(network, num_rows, solved=solved)
         if solved:
-            return Plan(after.groups, after.num_frozen, f"from the solved head, {after.reason}")
+            return replace(after, reason=f"from the solved head, {after.reason}")
         head = {name for name, _ in _head_parameters(network)}
         groups = tuple(
             group
@@ -334,15 +335,19 @@ class LinearProbeThenFineTune(Strategy):
             for group in after.groups
         )
         reason = f"the head alone trains for {100 * self.probe:.0f} % of the training, then {after.reason}"
-        return Plan(groups, after.num_frozen, reason)
+        return replace(after, groups=groups, reason=reason)
 
 
 def without_batch_norm(plan: Plan, network: Network) -> Plan:
     """Return the plan without the body's batch-normalisation layers: they keep the base model's statistics and scales.
 
+    Where they are what is to learn (`headstart.training.norms`), they keep their statistics alone.
+
     Statistics of a batch of 8 or 32 rows are noise, and running ones taken from few rows forget the source data; in evaluation
     mode the layers are a fixed scaling that training and prediction share.
     """
+    if plan.norms_learn:
+        return replace(plan, rest_statistics=True)
     resting = {
         f"{path}.{name}"
         for path, part in network.named_modules()
@@ -353,7 +358,7 @@ def without_batch_norm(plan: Plan, network: Network) -> Plan:
         ParameterGroup(tuple(name for name in group.names if name not in resting), group.rate, group.begins)
         for group in plan.groups
     )
-    return Plan(tuple(group for group in kept if group.names), plan.num_frozen, plan.reason)
+    return replace(plan, groups=tuple(group for group in kept if group.names))
 
 
 def check_stages(name: str, num_stages: int | None) -> None:

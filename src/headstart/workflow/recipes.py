@@ -41,7 +41,14 @@ _LEAST_EPOCHS = 3
 _LEAST_SHARE = 0.2
 _FULL_REGULARISERS = {"l2-sp": 1.0, "bss": 0.001}
 _PARTIAL = ("last-stages", "gradual-unfreezing")
-_ADAPTERS = ("lora", "dora", "loha", "lokr", "ia3")  # they cannot move far, and the weights that L2-SP ties stay
+_ADAPTERS = (
+    "lora",
+    "dora",
+    "loha",
+    "lokr",
+    "ia3",
+    "norms",
+)  # they cannot move far, and the weights that L2-SP ties stay
 _SPARE = 1.2  # steps cost a little more than their arithmetic
 
 

@@ -195,7 +195,7 @@ class AdaptationJob:
             replace(group, rate=fresh) if group.names[0].startswith("heads.") else group for group in plan.groups
         )
         reason = f"{plan.reason}; hidden layers train with the head"
-        return whole, Plan((*groups, ParameterGroup(names, fresh)), plan.num_frozen, reason)
+        return whole, replace(plan, groups=(*groups, ParameterGroup(names, fresh)), reason=reason)
 
     @contextlib.contextmanager
     def _open(
