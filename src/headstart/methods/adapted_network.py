@@ -31,6 +31,7 @@ from headstart.heads import NetworkHead, OpenSetHead
 from headstart.heads.layers import parse_layers
 from headstart.methods.adaptations import AdaptationRecipe, LossOf, source_only
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
+from headstart.methods.adaptations.givens import check_given
 from headstart.methods.adaptations.heads import heads_of, open_head, split_head, steps_to_epochs
 from headstart.model.predictions import entropy_above, last_is_largest
 from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
@@ -89,6 +90,7 @@ class NetworkOnFeatures(BaseEstimator):  # type: ignore[misc]
         hidden, last = split_head(head)
         assert hidden is not None
         recipe = make_recipe(self.recipe, task, config, source)
+        check_given(recipe, type(self).__name__, "a network on features", [_HIDDEN])
         network = Network({_HIDDEN: hidden}, heads_of(recipe, last, self.seed))
         plan = Plan((ParameterGroup(tuple(name for name, _ in network.named_parameters())),))
         job = Adapting(network, task, source, target, recipe, config, loss_of(task, config, source), plan)

@@ -13,6 +13,7 @@ from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.methods.adaptations.carry_out import check_serves
+from headstart.methods.adaptations.givens import check_given
 from headstart.objectives import CrossEntropy
 from headstart.training.strategies import read_strategy
 from headstart.workflow.adaptations import (
@@ -116,7 +117,10 @@ def read_candidates(
     if objectives is not None:
         recipes[objectives] = read_objectives(objectives)
     for name, recipe in recipes.items():
-        check_serves(recipe(lambda head: CrossEntropy(head=head)), Task("classification", ("a", "b")), f"adapt: {name}")
+        made = recipe(lambda head: CrossEntropy(head=head))
+        check_serves(made, Task("classification", ("a", "b")), f"adapt: {name}")
+        if strategy is None:
+            check_given(made, f"adapt: {name}", "a network on features", ["hidden"])
     if strategy is not None:
         alone = {SOURCE_ONLY: read_recipe(SOURCE_ONLY)}
         return CandidatePlan((), {}, {**alone, **recipes, **translations})

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
@@ -119,6 +121,8 @@ class Adapting:
         Gives the task's loss for a head, for the first training.
     held_out : TrainingRows, optional
         Labelled source rows to watch the source by; they choose nothing.
+    source_head : nn.Module, optional
+        The base model's own classifier, for terms that look at its answers.
     """
 
     network: Network
@@ -130,6 +134,7 @@ class Adapting:
     loss: LossOf
     plan: Plan | None = None
     held_out: TrainingRows | None = None
+    source_head: nn.Module | None = None
 
 
 def adapt_network(
@@ -235,6 +240,7 @@ def _train(
             unlabelled=target,
             phases=phases,
             plan=plan,
+            source_head=job.source_head,
             checkpoint=saved,
             progress=progress,
             stage=stage,

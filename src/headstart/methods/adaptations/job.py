@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from headstart.data import Dataset
 from headstart.features import FeatureStore
 from headstart.heads import NetworkHead, OpenSetHead, fit_temperature, to_probabilities
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
+from headstart.methods.adaptations.givens import check_given, classifier_of
 from headstart.methods.adaptations.heads import heads_of, open_head, split_head
 from headstart.methods.adaptations.recipe import AdaptationRecipe, RecipeOf
 from headstart.methods.feature_extraction import FeatureExtraction
@@ -120,12 +122,13 @@ class AdaptationJob:
         hidden, last = split_head(head)
         recipe = make_recipe(self.recipe_of, self.task, self.settings.config, self._labelled(None))
         network, plan = self._network(tuned, hidden, last, recipe)
+        classifier = classifier_of(self.backbone.source_head, recipe)
         if progress is not None:
             progress.say(f"plan: {plan.reason}")
         with self._open(network, tuned, plan, store, progress) as (source, target, held_out):
             config = self.settings.config
             loss = loss_of(self.task, config, source)
-            job = Adapting(network, self.task, source, target, recipe, config, loss, plan, held_out)
+            job = Adapting(network, self.task, source, target, recipe, config, loss, plan, held_out, classifier)
             histories = adapt_network(
                 job, checkpoint=checkpoint, identity=self._identity(plan, recipe), progress=progress
             )
@@ -179,7 +182,15 @@ class AdaptationJob:
     ) -> tuple[Network, Plan]:
         """Return the network and what of it trains: the strategy's stages, hidden layers and all heads."""
         heads = heads_of(recipe, last, self.settings.seed)
+        given = (
+            None if hidden is not None else self.backbone.source_head
+        )  # which takes the features, not hidden outputs
+        if (classifier := classifier_of(given, recipe)) is not None:
+            heads["source"] = copy.deepcopy(classifier)
         network = Network.of(tuned, heads)
+        segments = [*network.names, *([] if hidden is None else [_HIDDEN])]
+        called = self.backbone.name if hidden is None else f"{self.backbone.name} under hidden layers of the head"
+        check_given(recipe, "adapt", called, segments, given)
         self.strategy.prepare(network, derive_seed(self.settings.seed, "strategy") % 2**31)
         solved = self.settings.head == "solved"
         plan = self.strategy.plan(network, len(self.rows.learning), solved=solved)
