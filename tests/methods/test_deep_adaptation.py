@@ -290,6 +290,7 @@ def test_target_labels_change_nothing(network: Backbone) -> None:
     for labelled in (True, False):
         target = pictures(20, 60, 1, labelled)
         found = DeepAdaptation(mean_gap, config=SHORT).fit(source, target, network, store=False)
+        assert ("the labels of the 20 target rows are not looked at" in found.notes) == labelled
         scores.append(found.target_scores)
     assert np.array_equal(*scores)
 

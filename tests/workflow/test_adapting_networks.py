@@ -12,11 +12,12 @@ from sklearn.linear_model import LogisticRegression
 
 import headstart
 from headstart.backbones import Backbone
-from headstart.catalog import read_recipe
-from headstart.core.errors import ConfigError
+from headstart.catalog import entries, read_recipe
+from headstart.core.errors import ConfigError, DataError, DomainError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.evaluation.selection import CandidateEvidence, CircularTest, CircularValidation
+from headstart.methods import AdaptedNetwork
 from headstart.model.committee_head import CommitteeHead
 from headstart.report.adapt import render_adapt
 from headstart.workflow import staged_rivals
@@ -280,6 +281,38 @@ def test_a_killed_command_goes_on_to_the_same_answers(network: Backbone, tmp_pat
     a_killed_adapt_ends_as_a_whole_one(tmp_path, network, {7})
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize("num_target", [2, 5])
+def test_every_network_takes_a_target_smaller_than_a_batch(num_target: int) -> None:
+    """Batches of 64 source rows beside two target rows, of one class: partial, too."""
+    source, labels, target, _ = moved(70)
+    for entry in entries("adaptation"):
+        if entry.name == "mixstyle":  # which needs a segment more than these networks have
+            continue
+        network = AdaptedNetwork(read_recipe(entry.name), "dense8-relu", num_steps=4)
+        scores = network.fit(source, labels, target[:num_target]).predict_proba(target)
+        assert scores.shape == (70, 2) and np.isfinite(scores).all(), entry.name
+
+
+@pytest.mark.golden
+def test_what_networks_are_told_of_a_target_that_will_not_do() -> None:
+    source, labels, target, truth = moved(60)
+    options: dict[str, Any] = {"methods": ["mcc"], "labels": labels, "progress": QUIET, "store": False}
+    one = headstart.adapt(source, target[:1], **options)
+    assert one.selection.chosen == NO_ADAPTATION
+    assert "at least 2 rows in each domain; got 60 source and 1 target rows" in one.lines[1].note
+    with pytest.raises(DataError, match="the array has no rows"):
+        headstart.adapt(source, target[:0], **options)
+    with pytest.raises(DomainError, match="source has 3 feature columns but target has 2"):
+        headstart.adapt(source, target[:, :2], **options)
+    with pytest.raises(DomainError, match="vector rows but target text rows"):
+        headstart.adapt(source, ["a text", "another"], **options)
+    strange = headstart.adapt(source, target, target_labels=np.where(truth == "bee", "wasp", "ant"), **options)
+    assert strange.hindsight is not None and strange.hindsight.unknown == int((truth == "bee").sum())
+    assert "classes the source does not have" in str(strange)
+    assert "target rows that chose nothing" in str(strange)
+
+
 def test_names_are_aligners_first_and_networks_with_a_strategy() -> None:
     plan = read_candidates(["coral", "source-only"], "ce + bss", None)
     assert plan.aligners == ("coral",) and list(plan.networks or ()) == ["source-only", "ce + bss"] and not plan.stages
@@ -307,8 +340,6 @@ def test_what_cannot_compete_is_refused_before_rows_are_read(
 
 
 def test_a_rule_that_can_judge_no_stages_is_refused_before_any_is_trained() -> None:
-    from headstart.catalog import entries
-
     with pytest.raises(ConfigError, match=r"MixVal needs predict_target.*choose --rule from .*circular-test") as told:
         headstart.adapt("no such folder", "nor this", strategy="full", rule="mixval", progress=QUIET)
     offered = str(told.value).split("choose --rule from ")[1].split(", or leave")[0].split(", ")

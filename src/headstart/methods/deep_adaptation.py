@@ -211,6 +211,8 @@ class DeepAdaptation:
         strategy = read_strategy(self.strategy)
         words = self._words(strategy)
         part = TuningRows(source, None, who)
+        if getattr(target, "targets", None) is not None:
+            part.notes.append(f"the labels of the {len(target)} target rows are not looked at")
         if set_aside is None:
             part.divide(self.held_out, groups, self.seed)
         else:
