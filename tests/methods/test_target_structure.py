@@ -15,8 +15,8 @@ from headstart.backbones import vector_backbone
 from headstart.catalog import entries, resolve
 from headstart.core.tasks import Task
 from headstart.data import open_dataset
-from headstart.methods.adaptations import AdaptationRecipe
-from headstart.objectives import CrossEntropy
+from headstart.methods.adaptations import AdaptationRecipe, joint
+from headstart.objectives import CrossEntropy, Entropy
 from headstart.training import InputRows, Network, TrainingConfig, TrainingRows, train
 
 TASK = Task("classification", tuple("0123456789"))
@@ -26,6 +26,8 @@ SOURCE_FREE = ("shot", "nrc")
 
 
 def recipe_of(name: str) -> AdaptationRecipe:
+    if name == "statistics":  # target rows are seen by the layers' running statistics, and teach nothing else
+        return joint(lambda head: CrossEntropy(head=head), [Entropy(weight=0.0)])
     recipe: AdaptationRecipe = resolve(name, "adaptation")(lambda head: CrossEntropy(head=head))
     return recipe
 
@@ -100,12 +102,27 @@ def test_every_recipe_is_here_and_says_what_it_needs() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     ("name", "margin"),
-    [("mcc", 0.15), ("atdoc", 0.18), ("fixmatch", 0.06), ("self-training", 0.07), ("co-training", 0.04)],
+    [
+        ("mcc", 0.15),
+        ("atdoc", 0.18),
+        ("fixmatch", 0.06),
+        ("self-training", 0.07),
+        ("co-training", 0.04),
+        ("entropy", 0.1),
+        ("bnm", 0.14),
+        ("infomax", 0.14),
+        ("vat", 0.03),
+        ("mean-teacher", -0.03),
+    ],
 )
 def test_turned_digits_are_read_better_than_by_the_source_alone(name: str, margin: float, seed: int) -> None:
-    # measured, seeds 0 and 1: source-only 0.64 0.68; mcc 0.87 0.87; atdoc 0.91 0.90; fixmatch 0.74 0.78;
-    # self-training 0.80 0.79; co-training 0.75 0.75
-    assert adapted(name, seed) > adapted("source-only", seed) + margin
+    """Beyond what running statistics of both domains bring by themselves. Of a mean teacher it is true that it loses nothing."""
+    # measured, seeds 0 and 1: source-only 0.50 0.58, statistics of both 0.64 0.68; mcc 0.87 0.87; atdoc 0.91 0.90;
+    # fixmatch 0.74 0.78; self-training 0.80 0.79; co-training 0.75 0.75; entropy 0.84 0.83; bnm 0.87 0.87; infomax 0.88 0.88;
+    # vat 0.75 0.74; mean-teacher 0.65 0.68
+    alone = adapted("statistics", seed)
+    assert alone > adapted("source-only", seed) + 0.05
+    assert adapted(name, seed) > alone + margin
 
 
 @pytest.mark.golden
