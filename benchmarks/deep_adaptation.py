@@ -86,15 +86,28 @@ def side_by_side(pairs: Sequence[Pair], pool: Sequence[str], methods: Sequence[s
 
 
 def every_method(pairs: Sequence[Pair], methods: Sequence[str]) -> dict[str, Any]:
-    """Return each method's gain over the network that learnt from the source alone, with losses and CPU seconds."""
+    """Return each method's gain over the network that learnt from the source alone, and what the rule makes of it.
+
+    "Selected" is the gain over "do not adapt" where the paired circular test takes the method or leaves it, by the way back that
+    needs no second fit of it (a ridge from its answers back to the source), so that all methods are judged alike.
+    """
     table = {}
     for name in methods:
         here = [pair for pair in pairs if np.isfinite(answers(pair, name)) and np.isfinite(answers(pair, SOURCE_ONLY))]
         if not here:
             continue
         found = line(here, lambda pair, name=name: answers(pair, name) - answers(pair, SOURCE_ONLY))  # type: ignore[misc]
-        seconds = [float(pair.candidates[name]["cpu"]) for pair in here]
-        table[name] = {**found, "cpu_seconds": float(np.median(seconds))}
+        parts = [pair.candidates[name] for pair in here]
+        seconds = [float(part["cpu"]) / (1 + bool({"back", "back_failed"} & set(part))) for part in parts]  # of one fit
+        gains = [answers(pair, name) - answers(pair, SOURCE_ONLY) for pair in here]
+        chosen = line(here, lambda pair, name=name: circular_test(pair, (name,), Z, False, "features"))  # type: ignore[misc]
+        table[name] = {
+            **found,
+            "interval": interval(here, gains)[1:],
+            "broke_off": len(pairs) - len(here),
+            "selected": {key: chosen[key] for key in ("gain", "losses", "worst")},
+            "cpu_seconds": float(np.median(seconds)),
+        }
     return dict(sorted(table.items(), key=lambda one: -one[1]["gain"]))
 
 
@@ -142,7 +155,8 @@ def show(found: dict[str, Any]) -> None:
         cells = " ".join(f"{100 * one['by_set'].get(key, np.nan):+9.1f}" for key in sets)
         print(
             f"{name:20s} {100 * one['gain']:+5.1f}  {cells}  {100 * one['wins']:3.0f} % {100 * one['losses']:3.0f} % "
-            f"{100 * one['worst']:+6.1f} {one['cpu_seconds']:6.1f}"
+            f"{100 * one['worst']:+6.1f} {one['cpu_seconds']:6.1f}  selected {100 * one['selected']['gain']:+.1f}, "
+            f"losses {100 * one['selected']['losses']:.0f} %; broke off {one['broke_off']}"
         )
     for name in ("aligners alone", "with the default networks", "seats left out"):
         one = found[name]
