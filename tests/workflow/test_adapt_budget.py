@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 import headstart
 from headstart.alignment import CORAL, AdaptedClassifier
 from headstart.core.errors import GoalError
-from headstart.core.progress import Progress
+from headstart.core.progress import Progress, watched
 from headstart.evaluation.selection import CandidateEvidence, CircularTest, FailedCandidate, select
 from headstart.methods import AdaptedNetwork
 from headstart.workflow import entrants as module
@@ -139,6 +139,31 @@ def test_a_network_is_foretold_by_a_few_steps() -> None:
 
     seconds = foretold_seconds(Entrant("net", Counting(num_steps=600), source, target), codes)
     assert steps == [30, 30] and 20 * 0.01 <= seconds < 20 * 1.0
+
+
+def test_a_trial_cut_short_is_judged_by_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, codes, target = rows()
+    done: list[int] = []
+
+    class Stepping(AdaptedNetwork):
+        def fit(self, *given: Any, **more: Any) -> Any:
+            with watched().stage("adapt") as stage:
+                for _ in range(self.num_steps):
+                    now[0] += 3.0
+                    done.append(1)
+                    stage.advance(1)
+            return self
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    entrant = Entrant("net", Stepping(num_steps=600), source, target)
+    assert foretold_seconds(entrant, codes, 0, 20.0) == 600 * 3.0  # three seconds a step, ten of them allowed
+    assert len(done) == 1 + 4  # a warm step, and those until more than ten seconds are over
+    done.clear()
+    assert foretold_seconds(entrant, codes) == 600 * 3.0 and len(done) == 60  # no limit: two whole trials
+    monkeypatch.setattr(module, "foretold_seconds", lambda one, codes, seed, limit: done.append(limit) or 1e9)
+    try_entrants([*entrants("coral")[0], entrant], codes, needs=NEEDS, room=Room(Stopped(100.0, 50.0)))
+    assert done[-2:] == [5.0, 5.0]  # a tenth of the budget, shared by two
 
 
 def test_who_cannot_be_tried_is_begun_and_says_why() -> None:

@@ -3,6 +3,8 @@
     needed  = seconds of one fit * fits       fits: all rows; part of the source and the way back where the rule asks for them
     one fit = t (rows / sample)^p             p from the times of two samples, 1 to 3; a network: a few steps, times all its steps
 
+Trials of networks and generators together get a tenth of the budget; one that needs more is judged by the steps it has done.
+
 A candidate that needs more than is left is not begun, and says so; "do not adapt" always learns. Forecasts err: a network, or a
 generator of images, that has begun is broken off when its share of what is left is over; an aligner is not, so a budget may be
 overrun by the fit of one. Without a budget nothing is foretold and all of them learn.
@@ -25,7 +27,7 @@ from sklearn.base import clone
 
 from headstart.alignment import Aligner
 from headstart.core.errors import HeadstartError
-from headstart.core.progress import Progress, format_seconds, watching
+from headstart.core.progress import Progress, Stage, format_seconds, watching
 from headstart.evaluation.selection import CandidateEvidence, FailedCandidate, ValueEvidence
 from headstart.methods.adapted_network import NetworkOnFeatures
 from headstart.workflow.clock import BudgetSpent, Clock, with_deadline
@@ -48,6 +50,7 @@ _RESERVE = 0.1  # of the budget, for the choice itself and the page
 _LARGEST_SAMPLE = 400  # rows of each domain
 _SMALLEST_SAMPLE = 40
 _TRIAL_STEPS = 30
+_TRIALS = 0.1  # of the budget
 _FAILURES = (HeadstartError, ValueError, ArithmeticError, np.linalg.LinAlgError)
 
 
@@ -193,7 +196,8 @@ def _in_order(entrants: Sequence[Entrant], labels_n: Array, room: Room, seed: in
     """Return entrants with the seconds of a fit, the cheapest first; as they came where nothing asks for it."""
     if not room.has_end:
         return [(entrant, 0.0) for entrant in entrants]
-    timed = [(entrant, foretold_seconds(entrant, labels_n, seed)) for entrant in entrants[1:]]
+    limit = _TRIALS * room.clock.budget / max(1, len(entrants) - 1)
+    timed = [(entrant, foretold_seconds(entrant, labels_n, seed, limit)) for entrant in entrants[1:]]
     return [(entrants[0], 0.0), *sorted(timed, key=lambda item: item[1])] if entrants else []
 
 
@@ -223,7 +227,7 @@ def _carried(
     return Rival(entrant.name, fitted, evidence, time.process_time() - cpu_started)
 
 
-def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0) -> float:
+def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0, limit: float = math.inf) -> float:
     """Return about how many wall-clock seconds one fit on all rows will take; 0 where a trial breaks off, as the fit then will.
 
     Parameters
@@ -234,18 +238,19 @@ def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0) -> float:
         As for `carry_through`.
     seed : int
         Of the samples.
+    limit : float
+        Seconds after which the trial of a network or a generator is broken off.
     """
     estimator: Any = entrant.estimator
     every = np.arange(len(entrant.source_nd)), np.arange(len(entrant.target_md))
     try:
         if isinstance(estimator, NetworkOnFeatures):
             few = clone(estimator).set_params(num_steps=min(_TRIAL_STEPS, estimator.num_steps))
-            seconds = min(_timed(clone(few), entrant, labels_n, *every) for _ in range(2))  # the first one warms up
-            return seconds * float(estimator.num_steps / few.num_steps)
+            longer = float(estimator.num_steps / few.num_steps)
+            return _paced(few, longer, entrant, labels_n, limit / 2, tries=2)  # the first one warms up
         trial = getattr(estimator, "trial", lambda num_steps: None)(_TRIAL_STEPS)
         if trial is not None:
-            few, longer = trial
-            return _timed(few, entrant, labels_n, *every) * float(longer)
+            return _paced(trial[0], float(trial[1]), entrant, labels_n, limit)
         large = [_sample(rows, labels_n if side == 0 else None, seed) for side, rows in enumerate(every)]
         small = [_sample(rows, labels_n[rows] if side == 0 else None, seed) for side, rows in enumerate(large)]
         times = [_timed(clone(estimator), entrant, labels_n, *sample) for sample in (small, large)]
@@ -253,6 +258,38 @@ def foretold_seconds(entrant: Entrant, labels_n: Array, seed: int = 0) -> float:
         return 0.0
     sizes = [len(sample[0]) + len(sample[1]) for sample in (small, large)]
     return _extrapolated(times, sizes, len(every[0]) + len(every[1]))
+
+
+class _Pace(Progress):
+    """Times the steps of a trial after the first, which warms up, and breaks it off when they have taken so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(quiet=True)
+        self.limit, self.steps, self.started = seconds, -1, 0.0
+
+    @property
+    def seconds_a_step(self) -> float:
+        return (time.perf_counter() - self.started) / self.steps
+
+    def _draw(self, stage: Stage) -> None:
+        self.steps += 1
+        if not self.steps:
+            self.started = time.perf_counter()
+        elif time.perf_counter() - self.started > self.limit:
+            raise BudgetSpent(f"{stage.name}: the trial is over.")
+
+
+def _paced(few: Any, longer: float, entrant: Entrant, labels_n: Array, limit: float, tries: int = 1) -> float:
+    """Return the seconds of a training so many times as long as its trial: by the best of some, or the pace of one cut short."""
+    every, best = (np.arange(len(entrant.source_nd)), np.arange(len(entrant.target_md))), math.inf
+    for _ in range(tries):
+        pace = _Pace(limit)
+        try:
+            with watching(pace):
+                best = min(best, _timed(clone(few), entrant, labels_n, *every))
+        except BudgetSpent:
+            return longer * pace.seconds_a_step * _TRIAL_STEPS
+    return longer * best
 
 
 def _extrapolated(times: Sequence[float], sizes: Sequence[int], size: int) -> float:
