@@ -211,7 +211,9 @@ def test_cells_that_are_no_numbers_cost_their_row_and_not_the_table(tmp_path: Pa
         store=False,
     )
     assert len(two.target_md) == 158 and two.target.ids[5] == "row 7"
-    assert "target: 158 vector rows; left out: 2 rows lack a number in one of 3 feature columns" in said
+    assert any(
+        line.startswith("target: 158 vector rows; left out: 2 rows lack a number: 'a' in 1, 'c' in 1") for line in said
+    )
 
 
 @pytest.mark.golden
