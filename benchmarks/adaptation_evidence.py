@@ -200,7 +200,7 @@ def one_pair(folder: Path, pair: Any, methods: list[str], seed: int, arguments: 
         with np.load(folder / "pair.npz") as stored:
             gathered = stored["source"], stored["target"]
         both = zip(gathered, (source, target), strict=True)
-        if any(old.shape != new.shape or np.abs(old - new).max() > 1e-4 for old, new in both):
+        if any(old.shape != new.shape or not np.allclose(old, new, rtol=1e-5, atol=1e-4) for old, new in both):
             print(f"{folder.parent.name} {folder.name} left: gathered with other rows", flush=True)
             return
     folder.mkdir(parents=True, exist_ok=True)
