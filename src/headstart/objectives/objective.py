@@ -209,8 +209,12 @@ class Objective(nn.Module):
         >>> CrossEntropy(label_smoothing=0.1).config()
         {'label_smoothing': 0.1, 'class_weights': None, 'head': 'main', 'weight': 1.0}
         """
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: _as_json(getattr(self, name)) for name in names if name != "self"}
+        named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        every = inspect.signature(
+            type(self).__init__
+        ).parameters.values()  # without one of its own: what Module takes, unnamed
+        names = [item.name for item in every if item.kind in named and item.name != "self"]
+        return {name: _as_json(getattr(self, name)) for name in names}
 
     def extra_repr(self) -> str:
         """Return the configuration, for ``repr``."""
