@@ -23,6 +23,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from headstart.alignment.aligner import Aligner, FeatureAligner, Reweighter, read_sample_domain
+from headstart.alignment.row_checks import source_classes
 from headstart.core.errors import DomainError
 
 __all__ = ["AdaptedClassifier", "AdaptedRegressor"]
@@ -132,11 +133,7 @@ class AdaptedClassifier(ClassifierMixin, _Adapted):  # type: ignore[misc]
 
         check_classification_targets(labels_n)
         labels = super()._check_labels(labels_n)
-        present = np.unique(labels)
-        if len(present) < 2:
-            raise DomainError(
-                f"{type(self).__name__}: the source needs at least two classes; it has one class, {present.tolist()[0]!r}."
-            )
+        source_classes(type(self).__name__, labels)
         return labels
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, *, sample_domain: Any = None) -> float:

@@ -28,6 +28,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d, validate_data
 
+from headstart.alignment.row_checks import in_our_words, source_classes
 from headstart.core.errors import DomainError
 
 __all__ = [
@@ -222,7 +223,7 @@ class Aligner(BaseEstimator):  # type: ignore[misc]
                 return validate_data(self, X, reset=reset, **options)
             X = check_array(X, input_name=name, **options)
         except ValueError as error:
-            raise _in_our_words(type(self).__name__, name, X, error) from error
+            raise in_our_words(type(self).__name__, name, X, error) from error
         if X.shape[1] != self.n_features_in_:
             raise DomainError(
                 f"{type(self).__name__}: source has {self.n_features_in_} features but target has {X.shape[1]}; "
@@ -351,12 +352,8 @@ class DomainClassifier(ClassifierMixin, Aligner):  # type: ignore[misc]
 
     def _fit(self, domains: Domains) -> Self:
         assert domains.source_labels_n is not None
-        self.classes_, codes = np.unique(domains.source_labels_n, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise DomainError(
-                f"{type(self).__name__}: the source needs at least two classes; it has one class, {self.classes_.tolist()[0]!r}."
-            )
-        self._learn(domains, np.asarray(codes, dtype=np.int64))
+        self.classes_, codes = source_classes(type(self).__name__, domains.source_labels_n)
+        self._learn(domains, codes)
         return self
 
     def _check_labels(self, labels_n: Array) -> Array:
@@ -410,26 +407,6 @@ class DomainRegressor(RegressorMixin, Aligner):  # type: ignore[misc]
     @abstractmethod
     def _estimate(self, X: Any) -> FloatArray:
         """Return values of target rows."""
-
-
-def _in_our_words(who: str, name: str, rows: Any, error: ValueError) -> ValueError:
-    """Return what is wrong with rows: none of them, or numbers that are none; any other error as it came."""
-    is_sparse: bool = sparse.issparse(rows)
-    try:
-        values: Any = rows.tocoo() if is_sparse else np.asarray(rows)
-        numbers = np.asarray(values.data if is_sparse else values)
-        broken = np.zeros(0, bool) if numbers.dtype.kind == "c" else ~np.isfinite(numbers.astype(np.float64))
-    except (TypeError, ValueError):
-        return error
-    if values.ndim == 2 and values.shape[0] == 0:
-        return DomainError(f"{who}: {name} has no rows (0 sample(s)); give at least one row of each domain.")
-    if values.ndim != 2 or not broken.any():
-        return error
-    row_of, column_of = (values.row[broken], values.col[broken]) if is_sparse else np.nonzero(broken)
-    return DomainError(
-        f"{who}: {len(np.unique(row_of))} of {values.shape[0]} rows of {name} hold NaN or infinity, the first is row "
-        f"{int(row_of[0])}, column {int(column_of[0])}; leave such rows out or fill them in first."
-    )
 
 
 def _values(rows: Any) -> Any:

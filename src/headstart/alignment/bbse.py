@@ -21,6 +21,7 @@ from sklearn.base import clone
 
 from headstart.alignment.aligner import Domains, Reweighter
 from headstart.alignment.option_checks import check_count, check_number
+from headstart.alignment.row_checks import source_classes
 from headstart.core.errors import DomainError
 from headstart.distances.label_shift import bbse
 
@@ -88,12 +89,7 @@ class BBSE(Reweighter):
         check_count("BBSE", "num_folds", self.num_folds, 2)
         check_number("BBSE", "max_condition", self.max_condition, 1.0)
         assert domains.source_labels_n is not None
-        self.classes_, codes = np.unique(domains.source_labels_n, return_inverse=True)
-        codes = codes.reshape(-1)
-        if len(self.classes_) < 2:
-            raise DomainError(
-                f"BBSE: the source needs at least two classes; it has one class, {self.classes_.tolist()[0]!r}."
-            )
+        self.classes_, codes = source_classes("BBSE", domains.source_labels_n)
         held_out_nk = self._held_out(domains.source_nd, codes)
         self.estimator_ = clone(self._default()).fit(domains.source_nd, codes)
         target_mk = self._said(self.estimator_, domains.target_md)

@@ -32,8 +32,8 @@ from torch import nn
 
 from headstart.core.errors import ConfigError, MissingExtra
 from headstart.training.network import Network
-from headstart.training.plan import ParameterGroup, Plan
-from headstart.training.strategies import Strategy, check_stages, head_group, last_stages, named_stages
+from headstart.training.plan import Plan
+from headstart.training.strategies import Strategy, check_few_numbers, few_numbers_plan, last_stages
 
 __all__ = [
     "Adapters",
@@ -56,9 +56,7 @@ class Adapters(Strategy):
     largest_kernel: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        check_stages(self.name, self.num_stages)
-        if not self.rate > 0:
-            raise ConfigError(f"strategy {self.name}: rate is above 0; got {self.rate!r}.")
+        check_few_numbers(self.name, self.num_stages, self.rate)
 
     @abstractmethod
     def make_config(self, peft: Any, targets: list[str]) -> Any:
@@ -103,16 +101,8 @@ class Adapters(Strategy):
 
     def plan(self, network: Network, num_rows: int, *, solved: bool = False) -> Plan:
         own = tuple(f"{name}.{part}." for name, layer in _adapted(network) for part in layer.adapter_layer_names)
-        learning = {name: part for name, part in network.named_parameters() if name.startswith(own)}
-        first = min(int(name.split(".")[1]) for name in learning)
-        stages = [stage for stage in last_stages(network, None) if stage >= first]
-        count = sum(parameter.numel() for parameter in learning.values())
-        return Plan(
-            (ParameterGroup(tuple(learning), self.rate), head_group(network, solved)),
-            first,
-            f"{self.describe()} in {named_stages(network, stages)} ({count:,} numbers) and the head train on "
-            f"{num_rows:,} rows; every other weight is frozen",
-        )
+        names = tuple(name for name, _ in network.named_parameters() if name.startswith(own))
+        return few_numbers_plan(network, names, self.rate, self.describe(), num_rows, solved=solved)
 
     def finish(self, network: Network) -> None:
         """Add what the adapters learnt to the weights, and take the adapters out."""

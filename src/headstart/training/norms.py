@@ -11,7 +11,7 @@ numbers train. Kept statistics of batch normalisation stay the base model's unle
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import nn
@@ -19,8 +19,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from headstart.core.errors import ConfigError
 from headstart.training.network import Network
-from headstart.training.plan import ParameterGroup, Plan
-from headstart.training.strategies import Strategy, check_stages, head_group, last_stages, named_stages
+from headstart.training.plan import Plan
+from headstart.training.strategies import Strategy, check_few_numbers, few_numbers_plan, last_stages
 
 __all__ = ["NormsOnly", "norm_parameters"]
 
@@ -63,9 +63,7 @@ class NormsOnly(Strategy):
     main_argument: ClassVar[str] = "num_stages"
 
     def __post_init__(self) -> None:
-        check_stages(self.name, self.num_stages)
-        if not self.rate > 0:
-            raise ConfigError(f"strategy {self.name}: rate is above 0; got {self.rate!r}.")
+        check_few_numbers(self.name, self.num_stages, self.rate)
 
     def plan(self, network: Network, num_rows: int, *, solved: bool = False) -> Plan:
         names = norm_parameters(network, last_stages(network, self.num_stages))
@@ -73,13 +71,5 @@ class NormsOnly(Strategy):
             raise ConfigError(
                 f"strategy {self.name}: these stages have no normalisation layer with scale and shift; use last-stages or lora."
             )
-        first = min(int(name.split(".")[1]) for name in names)
-        count = sum(network.get_parameter(name).numel() for name in names)
-        stages = [stage for stage in last_stages(network, None) if stage >= first]
-        return Plan(
-            (ParameterGroup(names, self.rate), head_group(network, solved)),
-            first,
-            f"normalisation layers in {named_stages(network, stages)} ({count:,} numbers) and the head train on "
-            f"{num_rows:,} rows; every other weight is frozen",
-            norms_learn=True,
-        )
+        plan = few_numbers_plan(network, names, self.rate, "normalisation layers", num_rows, solved=solved)
+        return replace(plan, norms_learn=True)

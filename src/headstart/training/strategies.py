@@ -28,7 +28,9 @@ __all__ = [
     "LayerwiseDecay",
     "LinearProbeThenFineTune",
     "Strategy",
+    "check_few_numbers",
     "check_stages",
+    "few_numbers_plan",
     "head_group",
     "last_stages",
     "named_stages",
@@ -365,6 +367,28 @@ def check_stages(name: str, num_stages: int | None) -> None:
     """Refuse a number of stages that is none."""
     if num_stages is not None and (not isinstance(num_stages, int) or num_stages < 1):
         raise ConfigError(f"strategy {name}: num_stages is a whole number, at least 1; got {num_stages!r}.")
+
+
+def check_few_numbers(name: str, num_stages: int | None, rate: float) -> None:
+    """Refuse options of a strategy that trains few numbers in some stages, at a rate of their own."""
+    check_stages(name, num_stages)
+    if not rate > 0:
+        raise ConfigError(f"strategy {name}: rate is above 0; got {rate!r}.")
+
+
+def few_numbers_plan(
+    network: Network, names: tuple[str, ...], rate: float, what: str, num_rows: int, *, solved: bool
+) -> Plan:
+    """Return the plan that trains a few named parameters of the body, and the head; ``what`` names them in the reason."""
+    first = min(int(name.split(".")[1]) for name in names)
+    stages = [stage for stage in last_stages(network, None) if stage >= first]
+    count = sum(network.get_parameter(name).numel() for name in names)
+    return Plan(
+        (ParameterGroup(names, rate), head_group(network, solved)),
+        first,
+        f"{what} in {named_stages(network, stages)} ({count:,} numbers) and the head train on {num_rows:,} rows; "
+        "every other weight is frozen",
+    )
 
 
 def _check_share(name: str, what: str, value: float) -> None:
