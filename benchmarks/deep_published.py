@@ -306,6 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Adapted networks beside published tables.")
     parser.add_argument("which", choices=("amazon", "digits", "summary"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="pairs of digits whose name contains this")
     parser.add_argument(
         "--steps", type=int, default=0, help="about so many; 200 for reviews and 280 for digits when left out"
     )
