@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headstart.core.errors import BackboneError, ConfigError, HeadstartError, MissingExtra
 from headstart.features.engine import Batch, Engine, FrozenPart, lend_engine, open_engine
-from headstart.features.runtime import Runtime, RuntimeChoice, default_threads, recall, remember
+from headstart.features.runtime import Runtime, RuntimeChoice, default_threads, has_bf16_unit, recall, remember
 
 __all__ = ["LEAST_COSINE", "MOST_RELATIVE_ERROR", "agreement", "choose_runtime"]
 
@@ -193,7 +193,7 @@ class _Probe:
                 if want == "openvino" and not self.refused:
                     raise MissingExtra("runtime", "openvino", "fast")
         if want != "openvino":
-            if _mkldnn_bf16():
+            if has_bf16_unit():
                 yield Runtime("torch", "bf16")
             yield Runtime()
 
@@ -226,15 +226,6 @@ class _Probe:
                 break
         self.timings[label] = rounds * self._rows / spent
         self.engines = {label: engine} if self.timings[label] >= max(self.timings.values()) else self.engines
-
-
-def _mkldnn_bf16() -> bool:
-    """Return whether torch computes bf16 on this processor with instructions made for it."""
-    import torch
-
-    operations = getattr(torch.ops, "mkldnn", None)
-    able = getattr(operations, "_is_mkldnn_bf16_supported", None)
-    return bool(able()) if able is not None else False
 
 
 def _number_type(runtime: Runtime, reference: NDArray[np.float32]) -> Literal["float16", "float32"]:

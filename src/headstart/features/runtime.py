@@ -25,7 +25,7 @@ from headstart.core.files import write_json
 from headstart.core.places import cache_folder
 from headstart.features.locks import wait_lock
 
-__all__ = ["Runtime", "RuntimeChoice", "default_threads", "machine", "recall", "remember"]
+__all__ = ["Runtime", "RuntimeChoice", "default_threads", "has_bf16_unit", "machine", "recall", "remember"]
 
 Library = Literal["torch", "openvino", "none"]
 Precision = Literal["fp32", "bf16"]
@@ -164,6 +164,22 @@ def _cpu_name() -> str:
         units = sorted(flag for flag in flags if flag.startswith(("amx", "avx512_bf16", "avx512_fp16")))
         return " ".join([named.get("model name", platform.processor()), *units])
     return platform.processor() or platform.machine()
+
+
+@cache
+def has_bf16_unit() -> bool:
+    """Return whether this processor has instructions for bf16 that torch uses.
+
+    torch calls bf16 supported on any processor with AVX-512, where it imitates it at a fraction of float32's speed.
+    """
+    import torch
+
+    able = getattr(getattr(torch.ops, "mkldnn", None), "_is_mkldnn_bf16_supported", None)
+    if able is None or not able():
+        return False
+    units = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    told = [bool(unit()) for unit in units if unit is not None]
+    return any(told) if platform.machine().lower() in {"x86_64", "amd64"} and told else True
 
 
 def _gpu_name() -> str:

@@ -26,7 +26,7 @@ from headstart.core.digests import digest_json
 from headstart.core.files import write_json
 from headstart.core.places import cache_folder
 from headstart.features.locks import wait_lock
-from headstart.features.runtime import default_threads, machine
+from headstart.features.runtime import default_threads, has_bf16_unit, machine
 
 __all__ = ["PrecisionChoice", "autocast", "choose_precision", "supports_bf16"]
 
@@ -71,8 +71,7 @@ def supports_bf16(device: torch.device) -> bool:
     """Return whether a device has instructions made for bf16; without, it would be slower and is not tried."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = getattr(getattr(torch.ops, "mkldnn", None), "_is_mkldnn_bf16_supported", None)
-    return device.type == "cpu" and able is not None and bool(able())
+    return device.type == "cpu" and has_bf16_unit()
 
 
 @contextlib.contextmanager

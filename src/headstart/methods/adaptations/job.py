@@ -136,7 +136,7 @@ class AdaptationJob:
             source_seen = network_outputs(network, source)
             target_seen = network_outputs(network, target)
             judged = None if held_out is None else network_outputs(network, held_out)
-            body = self._body_outputs(network, target)
+            body = self._body_outputs(network, target, target_seen[0])
         head.module.eval()
         tuned.refresh()
         tuned.source_head = None  # its answers are for features that are gone
@@ -291,10 +291,10 @@ class AdaptationJob:
         assert rows.targets is not None
         return (rows.targets - self.centre) / self.scale if self.task.kind == "regression" else rows.targets
 
-    def _body_outputs(self, network: Network, rows: TrainingRows) -> Array:
-        """Return what the head of the model is given: features before hidden layers."""
+    def _body_outputs(self, network: Network, rows: TrainingRows, seen_md: Array) -> Array:
+        """Return what the head of the model is given: features before hidden layers; those seen where it has none."""
         if network.names[-1] != _HIDDEN:
-            return network_outputs(network, rows)[0]
+            return seen_md
         names = network.names[network.start : -1]
         if not names:
             found = [
