@@ -9,7 +9,7 @@ from torch import nn
 
 from headstart.catalog import resolve
 from headstart.methods.adaptations import AdaptationRecipe
-from headstart.objectives import CrossEntropy, Objective
+from headstart.objectives import Batch, CrossEntropy, Objective
 from headstart.training import Network, TrainingConfig, TrainingRows, train
 from training_toys import THREE, ArrayRows
 
@@ -67,7 +67,7 @@ def test_every_recipe_balances_the_sources_and_runs(name: str) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_matched_moments_reach_beyond_the_sources(seed: int) -> None:
     plain, matched = (fit(resolve(name, "adaptation")(loss), seed) for name in ("erm", "m3sda"))
-    assert matched > plain + 0.06  # measured: 0.67 to 0.83, and 0.71 to 0.80
+    assert matched > plain + 0.03  # measured: 0.67 to 0.73, and 0.71 to 0.76
 
 
 @pytest.mark.golden
@@ -77,3 +77,16 @@ def test_critics_of_each_source_lose_nothing(seed: int) -> None:
     plain = fit(resolve("erm", "adaptation")(loss), seed)
     for name in ("mdan", "multi-domain-dann"):  # measured: 0.66 and 0.71, 0.67 and 0.75; erm 0.67 and 0.71
         assert fit(resolve(name, "adaptation")(loss), seed) > plain - 0.03
+
+
+def test_the_weight_of_matched_moments_is_that_of_the_public_program() -> None:
+    """Half of the mean over means and variances, and over all pairs of three sources and the target: written out beside ours."""
+    random = np.random.default_rng(0)
+    parts = [random.normal(size=(8, 4)) for _ in range(4)]
+    parts = [part - part.mean(axis=0) for part in parts]  # centred, so that second powers and variances are the same
+    seconds = [np.square(part).mean(axis=0) for part in parts]
+    pairs = [np.linalg.norm(seconds[i] - seconds[j]) for i in range(4) for j in range(i)]
+    term = resolve("m3sda", "adaptation")(loss).objectives[1]
+    source = Batch(features=torch.from_numpy(np.concatenate(parts[:3])), domains=torch.arange(3).repeat_interleave(8))
+    ours = float(term(source, Batch(features=torch.from_numpy(parts[3]))))
+    assert ours == pytest.approx(0.5 * np.mean(pairs) / 2)
