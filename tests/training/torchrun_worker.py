@@ -208,6 +208,11 @@ def loop_training(world: World, folder: Path, rows: Images) -> dict[str, Any]:
 
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
+    if what in {
+        "dies",
+        "loop-killed",
+    }:  # torchrun ends the others with SIGTERM, maybe before they saw the death themselves
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with World.joined(timeout_seconds=60) as world:
         if what == "plain":
             result = plain_training(world)
