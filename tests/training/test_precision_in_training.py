@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch import distributed
 
-from headstart.training import Run, TrainingConfig, train
+from headstart.objectives import VREx
+from headstart.training import Phase, Run, TrainingConfig, World, train
+from headstart.training.probes import loss_at
 from training_toys import TASK, bodied, normed, rows
 
 
@@ -57,6 +62,19 @@ def test_a_short_training_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None
     assert not asked and short.precision == "fp32"
     long = train(bodied(), TASK, rows(16), None, TrainingConfig(max_epochs=50, batch_size=8))
     assert len(asked) == 1 and long.precision == "bf16" and any("measured" in note for note in long.notes)
+
+
+def test_a_look_at_a_step_does_not_ask_the_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process alone measures; what it asked the others would never be answered."""
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensor: pytest.fail("the others are asked"))
+    training = replace(rows(16), domains=np.repeat([0, 1], 8))
+    objective = VREx()
+    run = Run(bodied(), TASK, training, None, TrainingConfig(batch_size=8), phases=[Phase((objective,))])
+    expected = loss_at(run, 0)
+    run.world = World(0, 2)
+    objective.together = run.world.together()
+    assert loss_at(run, 0).item() == expected.item() > 0
+    assert objective.together.size == 2 and objective.training
 
 
 @pytest.mark.golden

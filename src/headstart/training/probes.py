@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from headstart.objectives import Batch, joint_loss
+from headstart.objectives import Batch, Together, joint_loss
 from headstart.training.optimiser import GroupedOptimiser
 from headstart.training.precision import choose_precision
 from headstart.training.rate_finder import RateSweep, find_learning_rate
@@ -54,11 +54,13 @@ def loss_at(run: Run, step: int) -> Tensor:
         other = run.forward.batch(target[0](), phase.needs, False)
     for objective in phase.objectives:
         objective.eval()  # queues and running figures stay as they are
+        objective.together = Together()  # the other processes are not asked: they may not be looking
     try:
         return joint_loss(phase.objectives, seen, other)
     finally:
         for objective in phase.objectives:
             objective.train()
+            objective.together = run.world.together()
 
 
 def sweep_rates(run: Run, *, lowest: float = 1e-7, highest: float = 1.0, num_steps: int = 100) -> RateSweep:
