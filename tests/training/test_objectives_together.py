@@ -15,7 +15,8 @@ import pytest
 import torch
 
 WORKER = Path(__file__).with_name("objectives_worker.py")
-EXACT = ("groupdro", "vrex", "irm", "flexmatch", "self-training", "pada", "partial", "fixmatch", "dann")
+OF_DOMAINS = ("groupdro", "vrex", "irm", "dg-coral", "m3sda", "mdan")
+EXACT = (*OF_DOMAINS, "bi-tuning", "flexmatch", "self-training", "pada", "partial", "fixmatch", "dann")
 OF_THE_BATCH = ("atdoc", "shot", "nrc", "dance")  # a row's loss looks at other rows of its process
 
 

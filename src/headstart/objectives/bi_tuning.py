@@ -10,7 +10,8 @@ class, filled by the averaged network; P_i are the keys of the row's own class. 
 cuts the gradient to w and starts with random keys; here, as in the formula, w learns, and queues start empty.
 Use it to fine-tune models that were pretrained with or without labels. Its authors use T 0.07, 40 keys a class and an averaged
 network that keeps 0.999 of itself at each step (the engine's averaging is set in its configuration).
-It ignores rows with several labels, and numbers. Of several processes each keeps the keys of its own rows.
+Both losses are means over rows; of several processes each keeps the keys of all, so that losses and queues are those of one.
+It ignores rows with several labels, and numbers.
 Shapes: b rows, d features, e entries of a projection, k classes, q keys.
 """
 
@@ -201,7 +202,9 @@ class BiTuning(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Put the step's keys into the queues, and let the slow projection follow."""
-        for labels_b, features_bd, projections_be in self._waiting:
+        if self._waiting:
+            seen = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            labels_b, features_bd, projections_be = self.together.rows(*seen)
             for row, label in enumerate(labels_b.tolist()):
                 place = int(self.next_k[label])
                 self.features_kqd[label, place] = features_bd[row]

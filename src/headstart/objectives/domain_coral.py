@@ -6,6 +6,7 @@ Source: Sun & Saenko, "Deep CORAL", ECCV Workshops 2016 (arXiv:1607.01719), equa
 Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021 (arXiv:2007.01434). Published code for several domains
 adds the distance of means, and divides by d^2 in place of 4 d^2: its weight 1 is 4 here.
 Use it for unseen domains whose style (light, camera, pen) differs as the known ones differ among each other.
+Of several processes each sees the rows of all: value and gradient are those of one process.
 It ignores means and labels, and domains with fewer than two rows in the batch.
 Shapes: b rows in a batch, d features.
 """
@@ -81,4 +82,5 @@ class DomainCORAL(Objective):
 
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the mean distance of two source domains."""
-        return self.weight * domain_coral_distance(self.take(source, "features"), self.take(source, "domains"))
+        features_bd, domains = self.together.whole(widen(self.take(source, "features")), self.take(source, "domains"))
+        return self.weight * domain_coral_distance(features_bd, domains)

@@ -4,6 +4,8 @@
 
 Source: Arjovsky et al., "Invariant Risk Minimization", 2019 (arXiv:1907.02893), section 1, the risk under an environment.
 Use it where labelled rows come from several domains, with ``balance="domains"`` so that each batch has rows of all of them.
+Of several processes each sees the risks, and so the objectives built on them, of the rows of all: value and gradient are those
+of one process (`headstart.objectives.together`).
 It ignores domains without a row in the batch, label smoothing and class weights.
 Shapes: b rows in a batch, k outputs, e domains that occur in the batch.
 """
@@ -16,11 +18,12 @@ import torch
 from torch import Tensor
 
 from headstart.core.checks import check_same_rows
-from headstart.core.errors import ConfigError, DataError
+from headstart.core.errors import ConfigError
 from headstart.objectives.objective import Batch, Objective, Setup
+from headstart.objectives.precision import widen
 from headstart.objectives.supervised import cross_entropy, supervised_objective
 
-__all__ = ["DomainRisks", "Loss", "begins", "check_start", "domain_risks", "domains_present"]
+__all__ = ["DomainPenalty", "DomainRisks", "Loss", "begins", "domain_risks", "domains_present"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -82,20 +85,6 @@ def begins(share: float, start: float) -> float:
     return float(share >= start)
 
 
-def check_start(who: str, start: float) -> None:
-    """Refuse a share of the training that is none.
-
-    Raises
-    ------
-    ConfigError
-        With what came.
-    """
-    if not 0 <= start < 1:
-        raise ConfigError(
-            f"{who}: start is the share of the training before the penalty begins, in [0, 1); got {start}."
-        )
-
-
 class DomainRisks(Objective):
     """What objectives over several source domains have in common: the task's own loss, for each domain.
 
@@ -111,48 +100,52 @@ class DomainRisks(Objective):
     def __init__(self) -> None:
         super().__init__()
         self.task_loss: Loss = cross_entropy
-        self.num_domains = 0
 
     def prepare(self, setup: Setup) -> None:
-        """Take the loss that belongs to the task, and the number of domains."""
-        self.num_domains = setup.num_domains
+        """Take the loss that belongs to the task."""
         plain = supervised_objective(setup.task)
         self.task_loss = lambda logits_bk, labels: plain(Batch(labels=labels, logits=logits_bk))
 
     def rows(self, source: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits, labels and domains of the labelled rows."""
-        return self.take_logits(source, self.head), self.take(source, "labels"), self.take(source, "domains")
+        """Return logits, labels and domains of the labelled rows, of all processes."""
+        logits_bk, labels, domains = self.together.whole(
+            widen(self.take_logits(source, self.head)), self.take(source, "labels"), self.take(source, "domains")
+        )
+        return logits_bk, labels, domains
 
-    def whole(self, domains: Tensor, means_e: Tensor) -> tuple[list[int], Tensor]:
-        """Return the domains that any process has rows of, and means over their rows in all processes.
 
-        Parameters
-        ----------
-        domains : Tensor of shape (b,)
-            int64 number of the domain of each row here.
-        means_e : Tensor of shape (e,)
-            Means over the rows of each domain that occurs here, in the order of the domains' numbers.
+class DomainPenalty(DomainRisks):
+    """A penalty on domains that are unlike, beside the task's own loss, from some share of the training on.
 
-        Returns
-        -------
-        list of int, Tensor of shape (e,)
-            Numbers of the domains, in order, and their means; `Together.means` says with which gradient.
+    A subclass writes `penalty`.
 
-        Raises
-        ------
-        DataError
-            If a row comes from a domain that was not there at the start.
-        """
-        here = torch.unique(domains)
-        if self.together.size == 1:
-            return here.tolist(), means_e
-        count = max(self.num_domains, 1)
-        if int(here[-1]) >= count:
-            raise DataError(
-                f"{type(self).__name__}: a row comes from domain {int(here[-1])}, but there were {count} domains when the "
-                "training began; number them from 0 on."
+    Parameters
+    ----------
+    start : float in [0, 1)
+        Share of the training before which the term is 0.
+    head : str
+        Name of the head that answers.
+    weight : float
+        Multiplies the term.
+
+    Raises
+    ------
+    ConfigError
+        If ``start`` is no share.
+    """
+
+    def __init__(self, start: float = 0.0, head: str = "main", weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= start < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: start is the share of the training before the penalty begins, in [0, 1); got {start}."
             )
-        every_e = means_e.new_zeros(count).index_put((here,), means_e)
-        whole_e = self.together.means(every_e, torch.bincount(domains, minlength=count))
-        numbers: list[int] = torch.nonzero(~whole_e.detach().isnan())[:, 0].tolist()
-        return numbers, whole_e[numbers]
+        self.start, self.head, self.weight = start, head, weight
+
+    def penalty(self, logits_bk: Tensor, labels: Tensor, domains: Tensor) -> Tensor:
+        """Return the penalty of some rows, a tensor of shape ()."""
+        raise NotImplementedError
+
+    def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
+        """Return ``weight`` times the penalty, once it has begun."""
+        return self.weight * begins(source.share, self.start) * self.penalty(*self.rows(source))

@@ -19,7 +19,6 @@ from torch import Tensor
 from headstart.core.errors import DataError
 from headstart.objectives.domain_risks import DomainRisks, domain_risks
 from headstart.objectives.objective import Batch, Setup, check_positive
-from headstart.objectives.precision import widen
 
 __all__ = ["GroupDRO", "exponential_update"]
 
@@ -105,8 +104,8 @@ class GroupDRO(DomainRisks):
             If a row comes from a domain that was not there at the start.
         """
         logits_bk, labels, domains = self.rows(source)
-        here_e = widen(domain_risks(logits_bk, labels, domains, self.task_loss))
-        numbers, risks_e = self.whole(domains, here_e)
+        numbers = torch.unique(domains).tolist()
+        risks_e = domain_risks(logits_bk, labels, domains, self.task_loss)
         if numbers[-1] >= len(self.domain_weights):
             raise DataError(
                 f"GroupDRO: a row comes from domain {numbers[-1]}, but there were {len(self.domain_weights)} domains when the "

@@ -16,12 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headstart.objectives.domain_risks import DomainRisks, Loss, begins, check_start, domains_present
-from headstart.objectives.objective import Batch
+from headstart.objectives.domain_risks import DomainPenalty, Loss, domain_risks
 from headstart.objectives.precision import full_precision, widen
 from headstart.objectives.supervised import cross_entropy
 
-__all__ = ["IRM", "irm_penalty", "risk_slopes"]
+__all__ = ["IRM", "irm_penalty"]
 
 
 @full_precision
@@ -30,14 +29,8 @@ def irm_penalty(logits_bk: Tensor, labels: Tensor, domains: Tensor, loss: Loss =
 
     Parameters
     ----------
-    logits_bk : Tensor of shape (b, k)
-        Outputs before the softmax. Half precision is computed in float32.
-    labels : Tensor of shape (b,) or (b, k)
-        What the loss takes.
-    domains : Tensor of shape (b,)
-        int64 number of each row's domain.
-    loss : callable
-        Mean loss of some rows, of their logits and labels.
+    logits_bk, labels, domains, loss
+        As of `headstart.objectives.domain_risks`.
 
     Returns
     -------
@@ -56,48 +49,16 @@ def irm_penalty(logits_bk: Tensor, labels: Tensor, domains: Tensor, loss: Loss =
     >>> irm_penalty(logits, labels, torch.tensor([0, 1]), squared_error)       # ((2 * (1 - 2) * 1)^2 + 0) / 2
     tensor(2.)
     """
-    return risk_slopes(logits_bk, labels, domains, loss).square().mean()
-
-
-@full_precision
-def risk_slopes(logits_bk: Tensor, labels: Tensor, domains: Tensor, loss: Loss = cross_entropy) -> Tensor:
-    """Return the derivative of each domain's risk by the scale of the logits, at 1.
-
-    Parameters
-    ----------
-    logits_bk : Tensor of shape (b, k)
-        Outputs before the softmax. Half precision is computed in float32.
-    labels : Tensor of shape (b,) or (b, k)
-        What the loss takes.
-    domains : Tensor of shape (b,)
-        int64 number of each row's domain.
-    loss : callable
-        Mean loss of some rows, of their logits and labels.
-
-    Returns
-    -------
-    Tensor of shape (e,)
-        In the loss's unit, in the order of the domains' numbers.
-
-    Examples
-    --------
-    >>> from headstart.objectives.supervised import squared_error
-    >>> logits, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([2.0, 2.0])
-    >>> risk_slopes(logits, labels, torch.tensor([0, 1]), squared_error)       # 2 * (1 - 2) * 1, and 0
-    tensor([-2.,  0.])
-    """
     logits_bk = widen(logits_bk)
-    slopes = []
-    for _, mask in domains_present(logits_bk, domains):
-        scale = torch.ones((), dtype=logits_bk.dtype, device=logits_bk.device, requires_grad=True)
-        with torch.enable_grad():
-            risk = loss(scale * logits_bk[mask], labels[mask])
-        (slope,) = torch.autograd.grad(risk, [scale], create_graph=logits_bk.requires_grad)
-        slopes.append(slope)
-    return torch.stack(slopes)
+    numbers_e, places_b = torch.unique(domains, return_inverse=True)
+    scales_e = torch.ones(len(numbers_e), dtype=logits_bk.dtype, device=logits_bk.device, requires_grad=True)
+    with torch.enable_grad():  # the risk of a domain depends on its own scale alone
+        risks_e = domain_risks(scales_e[places_b, None] * logits_bk, labels, domains, loss)
+    (slopes_e,) = torch.autograd.grad(risks_e.sum(), [scales_e], create_graph=logits_bk.requires_grad)
+    return slopes_e.square().mean()
 
 
-class IRM(DomainRisks):
+class IRM(DomainPenalty):
     """`irm_penalty` of the labelled rows, beside the task's own loss.
 
     Parameters
@@ -117,20 +78,13 @@ class IRM(DomainRisks):
     Examples
     --------
     >>> from headstart.core.tasks import Task
-    >>> from headstart.objectives.objective import Setup
+    >>> from headstart.objectives.objective import Batch, Setup
     >>> term = IRM(weight=0.5)
     >>> term.prepare(Setup(torch.nn.Identity(), Task("regression")))
     >>> term(Batch(labels=torch.tensor([2.0]), logits=torch.tensor([[1.0]]), domains=torch.tensor([0])))
     tensor(2.)
     """
 
-    def __init__(self, start: float = 0.0, head: str = "main", weight: float = 1.0) -> None:
-        super().__init__()
-        check_start("IRM", start)
-        self.start, self.head, self.weight = start, head, weight
-
-    def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
-        """Return ``weight`` times the penalty, once it has begun."""
-        logits_bk, labels, domains = self.rows(source)
-        _, slopes_e = self.whole(domains, risk_slopes(logits_bk, labels, domains, self.task_loss))
-        return self.weight * begins(source.share, self.start) * slopes_e.square().mean()
+    def penalty(self, logits_bk: Tensor, labels: Tensor, domains: Tensor) -> Tensor:
+        """Return `irm_penalty` of some rows."""
+        return irm_penalty(logits_bk, labels, domains, self.task_loss)

@@ -8,6 +8,7 @@ Source: Zhao et al., "Adversarial Multiple Source Domain Adaptation", NeurIPS 20
 version; gamma = 10 and a weight of 0.01 on the sum of both domains' losses are those of the published program. Here a critic's
 loss is the mean of the two, hence 0.02: little, so that much training is needed before the critics matter.
 Use it in place of the task's loss, where labelled rows come from several domains of which some are farther from the target.
+Of several processes each sees the rows of all, in the risks and in the critics: value and gradients are those of one process.
 It ignores classes in the critics, as `DANN` does. Its derivative weighs the sources by the softmax of gamma times their loss.
 Shapes: b source rows, m target rows, d features, e source domains that occur.
 """
@@ -24,6 +25,7 @@ from headstart.core.seeds import derive_seed
 from headstart.objectives.critic import Critic, device_of, domain_loss, reverse_gradient
 from headstart.objectives.domain_risks import DomainRisks, domain_risks, domains_present
 from headstart.objectives.objective import Batch, Setup, check_positive
+from headstart.objectives.precision import widen
 
 __all__ = ["MDAN", "smoothed_maximum"]
 
@@ -120,7 +122,9 @@ class MDAN(DomainRisks):
         """
         (other,) = self.chosen("target", source, target)
         logits_bk, labels, domains = self.rows(source)
-        source_bd, target_md = self.take(source, "features"), reverse_gradient(self.take(other, "features"))
+        here_bd = widen(self.take(source, "features"))
+        (source_bd,) = self.together.whole(reverse_gradient(here_bd))
+        (target_md,) = self.together.whole(reverse_gradient(widen(self.take(other, "features"))), beside=here_bd)
         losses = []
         for number, mask in domains_present(source_bd, domains):
             if number >= len(self.critics):
@@ -129,6 +133,6 @@ class MDAN(DomainRisks):
                     "first step, with rows of every domain."
                 )
             critic = self.critics[number]
-            losses.append(domain_loss(critic(reverse_gradient(source_bd[mask])), critic(target_md)))
+            losses.append(domain_loss(critic(source_bd[mask]), critic(target_md)))
         risks_e = domain_risks(logits_bk, labels, domains, self.task_loss)
         return self.weight * smoothed_maximum(risks_e + self.critic_weight * torch.stack(losses), self.gamma)

@@ -7,6 +7,7 @@ element by element, norms not squared, k = 1 and 2. Its published program centre
 and sums over pairs with a weight of 0.0005; the equation is what stands here. The paper's own classifier for each source, and
 their weighted vote, are left out.
 Use it where labelled rows come from several domains and the target is one more; beside the task's loss, with balanced domains.
+Of several processes each sees the rows of all: value and gradient are those of one process.
 It ignores labels, and how features go together.
 Shapes: b source rows, m target rows, d features, e source domains that occur.
 """
@@ -107,9 +108,7 @@ class M3SDA(Objective):
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the distance of moments."""
         (other,) = self.chosen("target", source, target)
-        source_bd, domains, target_md = (
-            self.take(source, "features"),
-            self.take(source, "domains"),
-            self.take(other, "features"),
-        )
+        here_bd = widen(self.take(source, "features"))
+        source_bd, domains = self.together.whole(here_bd, self.take(source, "domains"))
+        (target_md,) = self.together.whole(widen(self.take(other, "features")), beside=here_bd)
         return self.weight * domain_moment_distance(source_bd, domains, target_md, self.num_moments)

@@ -1,19 +1,22 @@
-"""Several processes that train together, as an objective sees them: what all of them saw in a step.
+"""Several processes that train together, as an objective sees them: the rows that all of them have in a step.
 
-    means over the rows of all:   R_p = sum_r n_pr R_pr / N_p        R_pr the mean over the n_pr rows of part p that process r has
-    their gradient here:          n_pr / N_p * N / N_r * dR_pr       N_p = sum_r n_pr,  N_r = sum_p n_pr,  N = sum_r N_r
+    value here:           f(x), x the rows of all processes
+    gradient of row i:    N / N_r * df/dx_i                      for the rows i here; the others' rows are constants
+    of own parameters p:  df/dp                                  N_r labelled rows here, N in all processes
 
-The loop multiplies each process's loss by N_r / N and adds gradients up, so that the factor N / N_r leaves, of any function of
-the means, the gradient that one process with all rows would have.
-Source: the chain rule. Use it where an objective remembers what it saw (all processes then remember the same), or compares means
-over parts of a batch. It ignores a batch taken in pieces: each piece is compared by itself.
-Shapes: b rows here, B rows in all processes, p parts of a batch.
+The loop multiplies each process's loss by N_r / N and adds gradients up, which leaves of any function of the rows, and of
+parameters that every process has, the gradient that one process with all rows would have.
+Source: the chain rule. Use it where an objective remembers what it saw (all processes then remember the same), or is no mean over
+single rows: means of parts of a batch, covariances, a maximum. It ignores a batch taken in pieces: each piece is looked at by
+itself. Every process computes the whole function; use it where that is little beside the network.
+Shapes: b rows here, B rows in all processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +26,19 @@ __all__ = ["Together"]
 
 def _itself(tensor: Tensor) -> Tensor:
     return tensor
+
+
+class _Scaled(torch.autograd.Function):
+    """The same numbers, whose gradient comes back times a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        return ctx.factor * gradients[0], None
 
 
 @dataclass(frozen=True)
@@ -67,41 +83,50 @@ class Together:
         """
         if self.size == 1:
             return tensors
-        counts = torch.zeros(self.size, dtype=torch.int64, device=tensors[0].device)
-        counts[self.rank] = len(tensors[0])
-        ends = self.add_up(counts).cumsum(0).tolist()
-        whole = list[Tensor]()
-        for tensor in tensors:
-            places = tensor.new_zeros(ends[-1], *tensor.shape[1:])
-            places[ends[self.rank] - len(tensor) : ends[self.rank]] = tensor.detach()
-            whole.append(self.add_up(places))
-        return tuple(whole)
+        begin, total = self._place(tensors[0])
+        return tuple(self._spread(tensor, begin, total) for tensor in tensors)
 
-    def means(self, means_p: Tensor, counts_p: Tensor) -> Tensor:
-        """Return means over the rows of all processes, with the gradient that belongs to the rows here.
+    def whole(self, *tensors: Tensor, beside: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the rows of all processes as `rows` does, with the gradient that belongs to the rows here.
 
         Parameters
         ----------
-        means_p : Tensor of shape (p,)
-            Means over the rows of each part that this process has; any number for a part of which it has none.
-        counts_p : Tensor of shape (p,)
-            How many rows that are. Each row belongs to one part.
+        *tensors : Tensor of shape (b, ...)
+            What this process has of its rows; those without gradient get none.
+        beside : Tensor of shape (n, ...), optional
+            Labelled rows of this process, where ``tensors`` are of another stream: the loop weighs by their number.
 
         Returns
         -------
-        Tensor of shape (p,)
-            Not a number for parts without rows anywhere.
+        tuple of Tensor of shape (B, ...)
+            In the order of the arguments, and of their types.
 
         Examples
         --------
-        >>> Together().means(torch.tensor([0.5, 2.0]), torch.tensor([3, 1]))
-        tensor([0.5000, 2.0000])
+        >>> Together().whole(torch.tensor([0.5, 2.0]))
+        (tensor([0.5000, 2.0000]),)
         """
-        counts_p = counts_p.to(means_p.dtype)
         if self.size == 1:
-            return torch.where(counts_p > 0, means_p, torch.nan)
-        sums_p = torch.where(counts_p > 0, means_p, 0.0) * counts_p
-        whole_p, all_p = self.add_up(torch.stack([sums_p.detach(), counts_p]))
-        here_p = sums_p / all_p.clamp_min(1.0) * (all_p.sum() / counts_p.sum())
-        means: Tensor = whole_p / all_p + (here_p - here_p.detach())
-        return means
+            return tensors
+        begin, total = self._place(tensors[0])
+        factor = total / len(tensors[0]) if beside is None else self._place(beside)[1] / len(beside)
+        whole = list[Tensor]()
+        for tensor in tensors:
+            every = self._spread(tensor, begin, total)
+            if tensor.requires_grad:
+                mine: Tensor = _Scaled.apply(tensor, factor)
+                every = torch.cat([every[:begin], mine, every[begin + len(mine) :]])
+            whole.append(every)
+        return tuple(whole)
+
+    def _place(self, tensor: Tensor) -> tuple[int, int]:
+        """Return where the rows here begin among those of all processes, and how many these are."""
+        counts = torch.zeros(self.size, dtype=torch.int64, device=tensor.device)
+        counts[self.rank] = len(tensor)
+        ends = self.add_up(counts).cumsum(0).tolist()
+        return ends[self.rank] - len(tensor), ends[-1]
+
+    def _spread(self, tensor: Tensor, begin: int, total: int) -> Tensor:
+        places = tensor.new_zeros(total, *tensor.shape[1:])
+        places[begin : begin + len(tensor)] = tensor.detach()
+        return self.add_up(places)

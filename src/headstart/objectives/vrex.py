@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from headstart.objectives.domain_risks import DomainRisks, begins, check_start, domain_risks
-from headstart.objectives.objective import Batch
+from headstart.objectives.domain_risks import DomainPenalty, domain_risks
 
 __all__ = ["VREx", "risk_variance"]
 
@@ -42,7 +41,7 @@ def risk_variance(risks_e: Tensor) -> Tensor:
     return (risks_e - risks_e.mean()).square().mean()
 
 
-class VREx(DomainRisks):
+class VREx(DomainPenalty):
     """`risk_variance` of the labelled rows' domains, beside the task's own loss.
 
     Parameters
@@ -62,6 +61,7 @@ class VREx(DomainRisks):
     Examples
     --------
     >>> import torch
+    >>> from headstart.objectives.objective import Batch
     >>> batch = Batch(
     ...     labels=torch.tensor([0, 0]), logits=torch.tensor([[0.0, 0.0], [100.0, 0.0]]), domains=torch.tensor([0, 1])
     ... )
@@ -69,13 +69,6 @@ class VREx(DomainRisks):
     tensor(0.1201)
     """
 
-    def __init__(self, start: float = 0.0, head: str = "main", weight: float = 1.0) -> None:
-        super().__init__()
-        check_start("VREx", start)
-        self.start, self.head, self.weight = start, head, weight
-
-    def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
-        """Return ``weight`` times the variance, once it has begun."""
-        logits_bk, labels, domains = self.rows(source)
-        _, risks_e = self.whole(domains, domain_risks(logits_bk, labels, domains, self.task_loss))
-        return self.weight * begins(source.share, self.start) * risk_variance(risks_e)
+    def penalty(self, logits_bk: Tensor, labels: Tensor, domains: Tensor) -> Tensor:
+        """Return `risk_variance` of some rows."""
+        return risk_variance(domain_risks(logits_bk, labels, domains, self.task_loss))

@@ -10,8 +10,8 @@ takes mean and variance over the rows of all processes, each channel combined by
 Use it under ``torchrun --nproc-per-node N``: gloo between processors, NCCL between GPUs. Losses equal those of one process with
 the same global batch up to rounding (1e-5) for losses that are means over rows, batch normalisation included. They differ where
 a row's loss looks at other rows of its batch (contrastive terms see only their own process's rows) and where random numbers are
-drawn inside the network (each process draws dropout masks of its own). Objectives that compare means of parts of a batch, or
-remember what they saw, ask `together` for what all processes have.
+drawn inside the network (each process draws dropout masks of its own). Objectives that compare source domains, or remember what
+they saw, ask `together` for the rows of all processes.
 It ignores anything but data-parallel training: every process holds the whole network.
 Shapes: B rows in the global batch, b_r of them here, k outputs.
 """
