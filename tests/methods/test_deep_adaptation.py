@@ -17,7 +17,8 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.tasks import Task
 from headstart.data import Dataset, open_dataset
 from headstart.evaluation.selection import CandidateEvidence, CircularValidation
-from headstart.methods import AdaptedNetwork, AdaptedNetworkRegressor, DeepAdaptation
+from headstart.features import extract_features
+from headstart.methods import AdaptedNetwork, AdaptedNetworkRegressor, DeepAdaptation, FeatureExtraction
 from headstart.methods.adaptations import AdaptationRecipe, LossOf, joint, source_only
 from headstart.methods.adaptations.heads import heads_of, split_head
 from headstart.model import load_model
@@ -281,6 +282,22 @@ def test_the_model_answers_as_the_network_did(strategy: str, network: Backbone, 
     assert loaded.provenance["deep_adaptation"]["method"] == "mean-gap"
     changed = loaded.backbone.weights_digest != network.weights_digest
     assert changed == (strategy != "head-only")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("strategy", ["head-only", "last-stages:1", "full"])
+def test_a_solved_head_starts_where_feature_extraction_ends(strategy: str, network: Backbone) -> None:
+    source, target = pictures(36, 0, 0), pictures(30, 60, 1, labelled=False)
+    resting = TrainingConfig(learning_rate=1e-30, max_epochs=1, batch_size=8, precision="fp32", restore_best=False)
+    method = DeepAdaptation(mean_gap, strategy=strategy, head="solved", config=resting, held_out=0.0)
+    found = method.fit(source, target, network, store=False)
+    values, seen = (extract_features(rows, network, store=False).values_nd for rows in (source, target))
+    assert source.targets is not None and source.task is not None
+    solved = FeatureExtraction().solve(values, source.targets, source.task).without_noise(values).to_linear()
+    with torch.no_grad():
+        wanted = solved(torch.from_numpy(seen)).softmax(1).numpy()
+    assert ((wanted > 0.01) & (wanted < 0.99)).any()  # else any head that names the classes would do
+    np.testing.assert_allclose(found.target_scores, wanted, atol=1e-4)
 
 
 @pytest.mark.golden

@@ -221,7 +221,7 @@ class DeepAdaptation:
             folder = None if checkpoint is None else checkpoint / "translation"
             change = self.translation.learn(part.learning, unlabelled, backbone, checkpoint=folder, progress=progress)
             part.learning, part.judging = change(part.learning), None if part.judging is None else change(part.judging)
-        part.read(backbone, words == "solved", store, progress)
+        part.read(backbone, False, store, progress)
         readable, _, kept = readable_rows(unlabelled, backbone, False, store, progress)
         labelled = None if few_labels is None else _same_classes(who, source, few_labels, backbone)
         job = AdaptationJob(

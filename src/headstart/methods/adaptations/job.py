@@ -16,12 +16,13 @@ from torch import nn
 
 from headstart.backbones import Backbone
 from headstart.core.digests import digest_array, digest_many
+from headstart.core.errors import DataError
 from headstart.core.preprocessing import View
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.data import Dataset
-from headstart.features import FeatureStore
+from headstart.features import FeatureStore, extract_features
 from headstart.heads import NetworkHead, OpenSetHead, fit_temperature, to_probabilities
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
 from headstart.methods.adaptations.givens import check_given, classifier_of
@@ -126,6 +127,8 @@ class AdaptationJob:
         if progress is not None:
             progress.say(f"plan: {plan.reason}")
         with self._open(network, tuned, plan, store, progress) as (source, target, held_out):
+            if self.settings.head == "solved":
+                self._solve(head, self._base_features(network, source, store, progress))
             config = self.settings.config
             loss = loss_of(self.task, config, source)
             job = Adapting(network, self.task, source, target, recipe, config, loss, plan, held_out, classifier)
@@ -160,22 +163,38 @@ class AdaptationJob:
         )
 
     def _head(self) -> NetworkHead:
-        """Return the head where training begins."""
+        """Return the head at random; one that is to be solved is, when rows are open."""
         settings = self.settings
         words = "linear" if settings.head == "solved" else settings.head
         head = NetworkHead(words, self.backbone.width, self.task, seed=derive_seed(settings.seed, "head") % 2**31)
         head.centre, head.scale = self.centre, self.scale
-        if settings.head == "solved":
-            assert self.rows.learning_features is not None
-            values = self.rows.learning_features.values_nd
-            method = FeatureExtraction(seed=settings.seed)
-            solved = method.solve(values, self.targets, self.task, groups=self.rows.learning.groups)
-            start = solved.without_noise(values).to_linear()
-            with torch.no_grad():
-                layer: Any = next(part for part in head.module.modules() if isinstance(part, nn.Linear))
-                layer.weight.copy_(start.weight / self.scale)
-                layer.bias.copy_((start.bias - self.centre) / self.scale)
         return head
+
+    def _solve(self, head: NetworkHead, values_nd: Array) -> None:
+        """Bring the head to the solution on what the base model says of the source rows."""
+        method = FeatureExtraction(seed=self.settings.seed)
+        solved = method.solve(values_nd, self.targets, self.task, groups=self.rows.learning.groups)
+        start = solved.without_noise(values_nd).to_linear()
+        with torch.no_grad():
+            layer: Any = next(part for part in head.module.modules() if isinstance(part, nn.Linear))
+            layer.weight.copy_(start.weight / self.scale)
+            layer.bias.copy_((start.bias - self.centre) / self.scale)
+
+    def _base_features(
+        self, network: Network, source: TrainingRows, store: FeatureStore | bool | None, progress: Progress | None
+    ) -> Array:
+        """Return the base model's features of the source rows: by way of the boundary, where part of the network rests."""
+        rows = self.rows.learning
+        if 0 < network.start < len(network.segments):  # which has not learned yet
+            network.freeze(network.start)
+            return network_outputs(network, TrainingRows(source.inputs, None, np.arange(len(rows))))[0]
+        found = extract_features(rows, self.backbone, store=store, progress=progress)
+        if len(found.kept) < len(rows):
+            raise DataError(
+                f"{self.rows.who}: {self.backbone.name} gives no features of {len(rows) - len(found.kept)} of {len(rows)} "
+                f"source rows ({'; '.join(item.message for item in found.failures)}); leave them out."
+            )
+        return found.values_nd
 
     def _network(
         self, tuned: Backbone, hidden: nn.Module | None, last: nn.Module, recipe: AdaptationRecipe
