@@ -53,6 +53,7 @@ class Adapters(Strategy):
 
     num_stages: int | None
     rate: float
+    trains = "few"
     largest_kernel: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:

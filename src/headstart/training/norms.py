@@ -60,6 +60,7 @@ class NormsOnly(Strategy):
     num_stages: int | None = None
     rate: float = 10.0
     name: ClassVar[str] = "norms"
+    trains = "few"
     main_argument: ClassVar[str] = "num_stages"
 
     def __post_init__(self) -> None:

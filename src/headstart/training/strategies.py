@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -47,9 +47,20 @@ class Strategy(ABC):
 
     A strategy may rewrite the network before training (`prepare`) and must then undo that (`finish`), so that the network
     that is saved is an ordinary one.
+
+    Attributes
+    ----------
+    name : str
+        As users write it.
+    trains : str
+        How much of the base model moves: ``"nothing"``, a ``"part"`` of its stages, a ``"few"`` numbers that cannot move far, or
+        ``"all"``. Rates, epochs and regularisers follow from it.
+    main_argument : str
+        What the number after a colon sets; nothing where it is empty.
     """
 
     name: ClassVar[str]
+    trains: ClassVar[Literal["nothing", "part", "few", "all"]] = "all"
     kinds: ClassVar[dict[str, type[Strategy]]] = {}
     main_argument: ClassVar[str] = ""
 
@@ -160,6 +171,7 @@ class HeadOnly(Strategy):
     """
 
     name: ClassVar[str] = "head-only"
+    trains = "nothing"
 
     def plan(self, network: Network, num_rows: int, *, solved: bool = False) -> Plan:
         return Plan(
@@ -184,6 +196,7 @@ class LastStages(Strategy):
 
     num_stages: int = 1
     name: ClassVar[str] = "last-stages"
+    trains = "part"
     main_argument: ClassVar[str] = "num_stages"
 
     def __post_init__(self) -> None:
@@ -269,6 +282,7 @@ class GradualUnfreezing(Strategy):
     complete: float = 0.5
     decay: float = 1.0
     name: ClassVar[str] = "gradual-unfreezing"
+    trains = "part"
     main_argument: ClassVar[str] = "num_stages"
 
     def __post_init__(self) -> None:

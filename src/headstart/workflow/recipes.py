@@ -40,15 +40,6 @@ __all__ = [
 _LEAST_EPOCHS = 3
 _LEAST_SHARE = 0.2
 _FULL_REGULARISERS = {"l2-sp": 1.0, "bss": 0.001}
-_PARTIAL = ("last-stages", "gradual-unfreezing")
-_ADAPTERS = (
-    "lora",
-    "dora",
-    "loha",
-    "lokr",
-    "ia3",
-    "norms",
-)  # they cannot move far, and the weights that L2-SP ties stay
 _SPARE = 1.2  # steps cost a little more than their arithmetic
 
 
@@ -81,7 +72,9 @@ class Recipe:
     @property
     def kind(self) -> str:
         """``"partial"`` or ``"full"``: by how much of the network trains."""
-        return "partial" if self.strategy.partition(":")[0] in _PARTIAL else "full"
+        from headstart.training.strategies import read_strategy
+
+        return "partial" if read_strategy(self.strategy).trains == "part" else "full"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value."""
@@ -147,10 +140,11 @@ Tune = Callable[[Recipe, Dataset, Dataset | None, TuningRows, Path | None, Progr
 def recipe_for(strategy: str, rows: Dataset) -> Recipe:
     """Return the recipe of a strategy: rates and epochs of `headstart.methods.recipe`, L2-SP and BSS where all trains."""
     from headstart.methods.recipe import default_config
+    from headstart.training.strategies import read_strategy
 
     assert rows.task is not None
-    name = strategy.partition(":")[0]
-    head_only, whole = name == "head-only", name not in {*_PARTIAL, "head-only"}
+    trains = read_strategy(strategy).trains
+    head_only, whole = trains == "nothing", trains in {"few", "all"}
     config = default_config(rows.modality, rows.task.kind, len(rows), whole=whole, head_only=head_only)
     recipe = Recipe(
         strategy,
@@ -160,19 +154,19 @@ def recipe_for(strategy: str, rows: Dataset) -> Recipe:
         config.label_smoothing,
         config.batch_size,
     )
-    if recipe.kind == "full" and name not in {*_ADAPTERS, "head-only"}:
+    if trains == "all":  # few numbers cannot move far, and the weights that L2-SP ties stay
         return replace(recipe, weight_decay=0.0, regularisers=dict(_FULL_REGULARISERS))
     return recipe
 
 
 def trained_share(backbone: Backbone, strategy: str) -> float:
     """Return about what share of a network's work lies in the part that trains."""
-    name, _, number = strategy.partition(":")
-    if name == "head-only":
-        return 0.0
-    if name != "last-stages":
-        return 1.0
-    return _shares(backbone).get(int(number) if number.isdigit() else 1, 1.0)
+    from headstart.training.strategies import LastStages, read_strategy
+
+    chosen = read_strategy(strategy)
+    if isinstance(chosen, LastStages):
+        return _shares(backbone).get(chosen.num_stages, 1.0)
+    return 0.0 if chosen.trains == "nothing" else 1.0
 
 
 def last_stages(backbone: Backbone) -> str:
