@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -13,60 +13,15 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from headstart.backbones.architecture import Architecture, Pool, Source, Truncation, build_network
+from headstart.backbones.architecture import Architecture, Pool, Truncation, build_network
+from headstart.backbones.facts import BackboneInfo, Stage
 from headstart.backbones.tokens import Tokenizer
 from headstart.backbones.weights import digest_weights, is_counter
 from headstart.core.errors import BackboneError, did_you_mean
 from headstart.core.preprocessing import ImageTransform, TextTransform, Transform, VectorTransform
 from headstart.core.tasks import Modality
 
-__all__ = ["Backbone", "BackboneInfo", "Stage"]
-
-
-@dataclass(frozen=True)
-class BackboneInfo:
-    """What a person wants to know about a base model before using it.
-
-    Parameters
-    ----------
-    name : str
-        The name it was opened by.
-    source, architecture, arguments
-        The library that defines the network, its name there, and its arguments.
-    modality : {"image", "text", "vector"}
-        What a row is.
-    licence : str
-        Terms of the weights as their origin states them; "unknown" where it states none.
-    origin : str
-        Where the weights came from.
-    parameters : int
-        Number of trainable numbers.
-    multiply_adds : int
-        Multiply-adds for one row at the network's own size; for a text of 32 tokens.
-    width : int
-        Number of features.
-    size_bytes : int
-        Size of all tensors in memory.
-    weights_digest : str
-        Names the network's function: definition and every tensor.
-    """
-
-    name: str
-    source: Source
-    architecture: str
-    arguments: dict[str, Any]
-    modality: Modality
-    licence: str
-    origin: str
-    parameters: int
-    multiply_adds: int
-    width: int
-    size_bytes: int
-    weights_digest: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON value."""
-        return asdict(self)
+__all__ = ["Backbone"]
 
 
 class _Untouched(nn.Module):
@@ -74,28 +29,6 @@ class _Untouched(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return inputs if len(inputs) > 1 else inputs[0]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A point at which the network can be cut.
-
-    Parameters
-    ----------
-    name : str
-        The part of the network that has just ended; ``"input"`` before everything, ``"features"`` after it.
-    index : int
-        Place in the order, from 0.
-    fraction : float in [0, 1]
-        Share of all multiply-adds spent before this point.
-    shape : tuple of int
-        Shape of one row here.
-    """
-
-    name: str
-    index: int
-    fraction: float
-    shape: tuple[int, ...]
 
 
 class Backbone:

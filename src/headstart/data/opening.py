@@ -11,13 +11,14 @@ import numpy as np
 
 from headstart.core.errors import ConfigError, DataError, ShapeError, did_you_mean
 from headstart.core.tasks import Task
+from headstart.data.cells import feature_number, labels_of_columns, names_of_cells, splits_of_cells, where_missing
 from headstart.data.columns import Columns, choose_columns
 from headstart.data.dataset import Dataset
 from headstart.data.findings import Finding, row_list
-from headstart.data.folders import IMAGE_SUFFIXES, SPLIT_NAMES, list_folder, read_layout
+from headstart.data.folders import IMAGE_SUFFIXES, list_folder, read_layout
 from headstart.data.rows import ArrayRows, FileRows, Rows, TextRows
 from headstart.data.tables import TABLE_SUFFIXES, FrameTable, Table, open_table
-from headstart.data.targets import Labelled, class_name, is_missing, label_rows, number
+from headstart.data.targets import Labelled, class_name, is_missing, label_rows
 
 __all__ = ["is_table", "open_dataset"]
 
@@ -234,7 +235,7 @@ def _open_table(
     rows, ids, usable = _table_rows(table, chosen, values, ids, quarantine)
     labelled: Labelled | None = None
     if chosen.labels:
-        labelled = _table_labels(chosen.labels, values, task, classes)
+        labelled = labels_of_columns(chosen.labels, values, task, classes)
         notes += labelled.notes
         if gone := [row for row, there in zip(ids, labelled.present, strict=True) if not there]:
             quarantine.append(
@@ -255,9 +256,9 @@ def _open_table(
         ids=[ids[i] for i in chosen_rows],
         task=labelled.task if labelled else None,
         targets=labelled.targets[kept[labelled.present]] if labelled else None,
-        groups=None if chosen.group is None else _names(values[chosen.group])[chosen_rows],
-        domains=None if chosen.domain is None else _names(values[chosen.domain])[chosen_rows],
-        given_split=None if chosen.split is None else _splits(values[chosen.split], chosen.split)[chosen_rows],
+        groups=None if chosen.group is None else names_of_cells(values[chosen.group])[chosen_rows],
+        domains=None if chosen.domain is None else names_of_cells(values[chosen.domain])[chosen_rows],
+        given_split=None if chosen.split is None else splits_of_cells(values[chosen.split], chosen.split)[chosen_rows],
         quarantine=tuple(quarantine),
         notes=tuple(notes),
         root=table.root,
@@ -290,75 +291,13 @@ def _table_rows(
     else:
         numbers = np.full((len(ids), len(chosen.features)), np.nan)
         for place, name in enumerate(chosen.features):
-            numbers[:, place] = [_feature(value) for value in values[name]]
+            numbers[:, place] = [feature_number(value) for value in values[name]]
         usable = np.isfinite(numbers).all(1)
         rows = ArrayRows(numbers, "vector", chosen.features)
-        kind, what = "missing-value", f"lack a number: {_where_missing(numbers, chosen.features)}"
+        kind, what = "missing-value", f"lack a number: {where_missing(numbers, chosen.features)}"
     if gone := [row for row, there in zip(ids, usable, strict=True) if not there]:
         quarantine.append(Finding(kind, "error", tuple(gone), f"{len(gone):,} rows {what}"))
     return rows, ids, usable
-
-
-def _where_missing(numbers_nd: np.ndarray[Any, Any], names: Sequence[str], most: int = 3) -> str:
-    """Return in which columns numbers are missing, those that miss most first, and what to do.
-
-    Examples
-    --------
-    >>> _where_missing(np.array([[1.0, np.nan], [np.nan, np.nan]]), ["age", "pulse"])
-    "'pulse' in 2, 'age' in 1; fill such cells in, or leave these columns out"
-    """
-    missing_d = (~np.isfinite(numbers_nd)).sum(axis=0)
-    order = [place for place in np.argsort(-missing_d, kind="stable") if missing_d[place]]
-    told = ", ".join(f"{names[place]!r} in {missing_d[place]:,}" for place in order[:most])
-    rest = f" and {len(order) - most:,} columns more" if len(order) > most else ""
-    return f"{told}{rest}; fill such cells in, or leave these columns out"
-
-
-def _feature(value: Any) -> float:
-    if isinstance(value, bool):
-        return float(value)
-    parsed = None if is_missing(value) else number(value)
-    return float("nan") if parsed is None else parsed
-
-
-def _table_labels(
-    names: list[str], values: dict[str, list[Any]], task: str | None, classes: Sequence[str] | None
-) -> Labelled:
-    if len(names) == 1:
-        return label_rows(values[names[0]], task=task, classes=classes, name=names[0].strip())
-    if task not in {None, "auto", "multilabel"}:
-        raise ConfigError(f"open_dataset: several label columns make a multilabel task, not {task}; name one column.")
-    present = np.array(
-        [not any(map(is_missing, row)) for row in zip(*(values[name] for name in names), strict=True)], bool
-    )
-    if not present.any():
-        raise DataError(f"open_dataset: every row lacks a value in one of the label columns {row_list(names, 8)}.")
-    indicators = np.zeros((int(present.sum()), len(names)), np.uint8)
-    for place, name in enumerate(names):
-        column = [_feature(value) for value, there in zip(values[name], present, strict=True) if there]
-        if not set(column) <= {0.0, 1.0}:
-            odd = next(
-                str(value) for value, parsed in zip(values[name], column, strict=False) if parsed not in {0.0, 1.0}
-            )
-            raise DataError(f"open_dataset: with several label columns each holds 0 or 1; {name!r} holds {odd!r}.")
-        indicators[:, place] = column
-    return Labelled(
-        Task("multilabel", tuple(class_name(name) for name in names), "+".join(names)), indicators, present, ()
-    )
-
-
-def _names(values: Sequence[Any] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.array(["" if is_missing(value) else str(value).strip() for value in values], dtype=np.str_)
-
-
-def _splits(values: Sequence[Any] | np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
-    words = [str(value).lower() for value in _names(values)]
-    if unknown := sorted({word for word in words if word and word not in SPLIT_NAMES}):
-        raise DataError(
-            f"open_dataset: split {name!r} holds {row_list(unknown)}; "
-            f"a split is one of {', '.join(SPLIT_NAMES)}, or blank.{did_you_mean(unknown[0], SPLIT_NAMES)}"
-        )
-    return np.array([SPLIT_NAMES.get(word, "") for word in words], dtype=np.str_)
 
 
 def _memory_rows(source: Any) -> Rows:
@@ -400,7 +339,7 @@ def _open_memory(
             raise ShapeError(
                 f"open_dataset: {name}= holds one value for each of the {len(rows):,} rows of an array or a list."
             )
-        extra[name] = _splits(value, name) if name == "split" else _names(value)
+        extra[name] = splits_of_cells(value, name) if name == "split" else names_of_cells(value)
     ids = [f"row {count + 1}" if rows.path(count) is None else rows.paths[count] for count in range(len(rows))]  # type: ignore[attr-defined]
     quarantine: list[Finding] = []
     usable = np.ones(len(rows), bool)
@@ -446,6 +385,8 @@ def _memory_labels(labels: Any, num_rows: int, task: str | None, classes: Sequen
             raise ShapeError(
                 f"open_dataset: {len(names)} classes for {labels.shape[1]} columns of labels=; give one name a column."
             )
-        return _table_labels(names, {name: labels[:, place].tolist() for place, name in enumerate(names)}, task, None)
+        return labels_of_columns(
+            names, {name: labels[:, place].tolist() for place, name in enumerate(names)}, task, None
+        )
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     return label_rows(values, task=task, classes=classes)

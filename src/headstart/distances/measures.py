@@ -35,11 +35,9 @@ from headstart.distances.divergences import (
 )
 from headstart.distances.energy import energy_distance
 from headstart.distances.frechet import gaussian_frechet_distance
-from headstart.distances.mmd import FACTORS, kernel_variances, linear_time_mmd_error, mean_kernel, mk_mmd
-from headstart.distances.moments import largest_change
-from headstart.distances.pairs import centre_together, median_apart, squared_distances
+from headstart.distances.mmd import linear_time_mmd_error, mean_kernel, mk_mmd
+from headstart.distances.pairs import median_apart, squared_distances
 from headstart.distances.permutation import (
-    Statistic,
     half_samples,
     interval_of_half_samples,
     pair_matrix_half_samples,
@@ -49,21 +47,26 @@ from headstart.distances.permutation import (
 )
 from headstart.distances.proxy_a import DomainClassification, classify_domains
 from headstart.distances.rows import as_numpy, read_domains, read_pairs
-from headstart.distances.sinkhorn import divergence_of_costs, sinkhorn_divergence
+from headstart.distances.shared_work import (
+    PAIR_MATRICES,
+    Prepare,
+    plain,
+    prepare_discrepancy,
+    prepare_exact,
+    prepare_sinkhorn,
+    prepare_sliced,
+)
+from headstart.distances.sinkhorn import sinkhorn_divergence
 from headstart.distances.wasserstein import (
     exact_wasserstein,
     max_sliced_wasserstein,
-    optimal_plan,
-    quantile_steps,
     sliced_wasserstein,
-    sphere_directions,
 )
 
 __all__ = ["MEASURES", "Measure", "Measurement", "measure", "measure_domains", "measurement_of_classifier"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
-Prepare = Callable[[Array, int], Statistic]
 
 
 @dataclass(frozen=True)
@@ -259,8 +262,8 @@ def _measure_domains(
     pooled = (
         _rotated(np.concatenate(small).astype(np.float64)) if entry.name not in _NOT_ROTATED else np.concatenate(small)
     )
-    if entry.name in _PAIR_MATRICES:
-        matrix = _PAIR_MATRICES[entry.name](pooled, resampled[0])
+    if entry.name in PAIR_MATRICES:
+        matrix = PAIR_MATRICES[entry.name](pooled, resampled[0])
         unbiased = entry.name == "mk-mmd"
         test = pair_matrix_test(matrix, resampled[0], unbiased=unbiased, num_permutations=num_permutations, seed=seed)
         p_value = test.p_value
@@ -268,7 +271,7 @@ def _measure_domains(
             matrix, resampled[0], unbiased=unbiased, num_samples=num_half_samples, seed=seed
         )
     else:
-        statistic = (entry.prepare or _plain(entry.function))(pooled, resampled[0])
+        statistic = (entry.prepare or plain(entry.function))(pooled, resampled[0])
         p_value = permutation_test(statistic, *resampled, num_permutations=num_permutations, seed=seed).p_value
         halves = half_samples(statistic, *resampled, num_samples=num_half_samples, seed=seed)
     low, high = interval_of_half_samples(value, halves, shrink=shrink)
@@ -356,72 +359,10 @@ def _rotated(pooled: Array) -> Array:
     return np.asarray(pooled @ basis)
 
 
-# -- work that permutations share ---------------------------------------------------------------------------------------
-
-
-def _plain(function: Callable[..., Any]) -> Prepare:
-    def prepare(pooled: Array, num_source: int) -> Statistic:
-        return lambda source, target: float(function(pooled[source], pooled[target]))
-
-    return prepare
-
-
-def _kernel_matrix(pooled: Array, num_source: int) -> Array:
-    source, target = centre_together(np, pooled[:num_source], pooled[num_source:])
-    variances = kernel_variances("mk-mmd", np, source, target, FACTORS, None)
-    rows = np.concatenate([source, target])
-    return np.asarray(mean_kernel(np, squared_distances(np, rows, rows), variances))
-
-
-def _negative_distances(pooled: Array, num_source: int) -> Array:
-    rows = np.concatenate(centre_together(np, pooled[:num_source], pooled[num_source:]))
-    return np.asarray(-np.sqrt(squared_distances(np, rows, rows)))
-
-
-def _prepare_discrepancy(pooled: Array, num_source: int) -> Statistic:
-    return lambda source, target: abs(largest_change(pooled[source], pooled[target])[0])
-
-
-def _prepare_sliced(pooled: Array, num_source: int) -> Statistic:
-    projected = pooled @ sphere_directions("sliced-wasserstein", pooled.shape[1], 128, 0)
-
-    def statistic(source: IntArray, target: IntArray) -> float:
-        source_q, target_q, width_q = quantile_steps(len(source), len(target))
-        gap = np.sort(projected[source], axis=0)[source_q] - np.sort(projected[target], axis=0)[target_q]
-        return float(np.sqrt((width_q @ np.square(gap)).mean()))
-
-    return statistic
-
-
-def _prepare_sinkhorn(pooled: Array, num_source: int) -> Statistic:
-    costs = np.square(_negative_distances(pooled, num_source))
-    epsilon = 0.05 * float(costs[:num_source, num_source:].mean())
-
-    def statistic(source: IntArray, target: IntArray) -> float:
-        between, own = costs[np.ix_(source, target)], (costs[np.ix_(source, source)], costs[np.ix_(target, target)])
-        return float(divergence_of_costs(np, between, own[0], own[1], epsilon, 1e-3))
-
-    return statistic
-
-
-def _prepare_exact(order: int) -> Prepare:
-    def prepare(pooled: Array, num_source: int) -> Statistic:
-        costs = np.abs(_negative_distances(pooled, num_source)) ** order
-
-        def statistic(source: IntArray, target: IntArray) -> float:
-            part = costs[np.ix_(source, target)]
-            return float((optimal_plan("exact_wasserstein", part) * part).sum() ** (1 / order))
-
-        return statistic
-
-    return prepare
-
-
 def _max_sliced(source: Any, target: Any) -> float:
     return float(max_sliced_wasserstein(source, target, num_starts=2, num_steps=15))
 
 
-_PAIR_MATRICES: Mapping[str, Callable[[Array, int], Array]] = {"mk-mmd": _kernel_matrix, "energy": _negative_distances}
 _DENSITIES = frozenset({"kl-gaussian", "kl-neighbours", "js-gaussian", "js-neighbours"})
 _NOT_ROTATED = _DENSITIES | {"linear-discrepancy"}
 
@@ -448,16 +389,16 @@ def _table() -> dict[str, Measure]:
         Measure("frechet", gaussian_frechet_distance, unit, "difference of means and covariances: what moving them can remove"),
         Measure("linear-discrepancy", linear_discrepancy, squared,
                 "how much more two linear predictors can disagree in one domain than in the other",
-                prepare=_prepare_discrepancy),
+                prepare=prepare_discrepancy),
         Measure("sliced-wasserstein", sliced_wasserstein, unit, "how far rows must move, averaged over directions",
-                resampled_rows=500, prepare=_prepare_sliced),
+                resampled_rows=500, prepare=prepare_sliced),
         Measure("max-sliced-wasserstein", _max_sliced, unit, "how far rows must move along the direction that differs most"),
         Measure("sinkhorn", sinkhorn_divergence, squared, "how far rows must move, squared, smoothed by entropy",
-                resampled_rows=100, whole_rows=1000, prepare=_prepare_sinkhorn),
+                resampled_rows=100, whole_rows=1000, prepare=prepare_sinkhorn),
         Measure("wasserstein-1", _exact(1), unit, "how far rows must move on average, at the least",
-                whole_rows=2000, prepare=_prepare_exact(1), needs="ot"),
+                whole_rows=2000, prepare=prepare_exact(1), needs="ot"),
         Measure("wasserstein-2", _exact(2), unit, "how far rows must move, root mean square, at the least",
-                whole_rows=2000, prepare=_prepare_exact(2), needs="ot"),
+                whole_rows=2000, prepare=prepare_exact(2), needs="ot"),
         Measure("kl-gaussian", _density(kl_divergence, "gaussian"), "nats",
                 "surprise at source rows under the target's Gaussian"),
         Measure("kl-neighbours", _density(kl_divergence, "neighbours"), "nats",
