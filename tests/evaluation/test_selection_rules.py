@@ -17,13 +17,14 @@ from sklearn.metrics import adjusted_mutual_info_score, balanced_accuracy_score,
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from headstart.core.errors import ConfigError, DataError, ShapeError
+from headstart.distances import soft_neighbourhood_density
 from headstart.evaluation import selection
-from headstart.evaluation.selecting import agreement, structure
+from headstart.evaluation.selecting import agreement
 from headstart.evaluation.selecting.predictions import mean_entropy, mutual_information, nuclear_norm_share
 from headstart.evaluation.selecting.row_order import canonical_order
 from headstart.evaluation.selecting.rule import rank_shares
 from headstart.evaluation.selecting.source_risk import control_variate_risk
-from headstart.evaluation.selecting.structure import effective_rank, soft_neighbourhood_density
+from headstart.evaluation.selecting.structure import effective_rank
 from headstart.evaluation.selecting.values import ValueRule
 from headstart.evaluation.selection import (
     BatchNuclearNorm,
@@ -118,16 +119,6 @@ def bnm_twin(p: np.ndarray) -> float:
     return float(np.sqrt(np.clip(np.linalg.eigvalsh(p.T @ p), 0, None)).sum() / math.sqrt(m * min(m, k)))
 
 
-def snd_twin(rows: np.ndarray, tau: float) -> float:
-    total = 0.0
-    for i, row in enumerate(rows):
-        others = [j for j in range(len(rows)) if j != i]
-        cosines = np.array([row @ rows[j] / np.linalg.norm(row) / np.linalg.norm(rows[j]) for j in others])
-        q = np.exp(cosines / tau) / np.exp(cosines / tau).sum()
-        total += -float((q * np.log(q)).sum())
-    return total / len(rows)
-
-
 def rankme_twin(features: np.ndarray, eps: float) -> float:
     sigma = np.linalg.svd(features, compute_uv=False)
     p = sigma / np.abs(sigma).sum() + eps
@@ -164,29 +155,6 @@ def test_prediction_rules_by_hand() -> None:
 def test_mutual_information_of_sure_answers_is_scikit_learns() -> None:
     labels = np.random.default_rng(0).integers(3, size=50)
     assert mutual_information(np.eye(3)[labels]) == pytest.approx(mutual_info_score(labels, labels))
-
-
-@pytest.mark.parametrize("temperature", [0.05, 0.5])
-def test_soft_neighbourhood_density_matches_its_formula(temperature: float) -> None:
-    p = softmax(np.random.default_rng(1).normal(size=(17, 4)))
-    assert soft_neighbourhood_density(p, temperature) == pytest.approx(snd_twin(p, temperature), rel=1e-12)
-
-
-def test_soft_neighbourhood_density_by_hand() -> None:
-    # Two rows alike and one across: the pair sees (1, 0), the odd row sees two rows alike.
-    rows = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    q = 1 / (1 + math.exp(-1))
-    pair = -(q * math.log(q) + (1 - q) * math.log(1 - q))
-    assert soft_neighbourhood_density(rows, 1.0) == pytest.approx((2 * pair + math.log(2)) / 3)
-
-
-def test_soft_neighbourhood_density_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    p = softmax(np.random.default_rng(2).normal(size=(23, 4)))
-    whole = soft_neighbourhood_density(p)
-    monkeypatch.setattr(structure, "_BLOCK", 23 * 5)
-    assert soft_neighbourhood_density(p) == pytest.approx(whole, rel=1e-14)
-    monkeypatch.setattr(structure, "_BLOCK", 1)
-    assert soft_neighbourhood_density(p) == pytest.approx(whole, rel=1e-14)
 
 
 def test_ensemble_agreement_in_blocks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from headstart.distances.measures import (
     measurement_of_classifier,
 )
 from headstart.distances.mmd import linear_time_mmd, linear_time_mmd_error, mk_mmd, pooled_kernel
+from headstart.distances.neighbourhoods import soft_neighbourhood_density
 from headstart.distances.novelty import Novelty, novelty_of_rows
 from headstart.distances.permutation import PermutationTest, pair_matrix_test, permutation_test
 from headstart.distances.proxy_a import DomainClassification, classify_domains, proxy_a_distance
@@ -81,5 +82,6 @@ __all__ = [
     "shifted_features",
     "sinkhorn_divergence",
     "sliced_wasserstein",
+    "soft_neighbourhood_density",
     "wasserstein_1d",
 ]

@@ -19,6 +19,7 @@ from headstart.core.checks import HasShape, check_matrix, check_same_rows, check
 from headstart.core.errors import ConfigError, DomainError
 
 __all__ = [
+    "as_floats",
     "as_numpy",
     "check_order",
     "constant",
@@ -58,7 +59,7 @@ def read_domains(who: str, source: Any, target: Any, *, min_rows: int = 1) -> tu
     >>> source.dtype, target.shape
     (dtype('float64'), (3, 2))
     """
-    source, target = _numbers(who, "source", source), _numbers(who, "target", target)
+    source, target = as_floats(who, "source", source), as_floats(who, "target", target)
     check_same_width(who, source, target, min_rows)
     xp = _one_library(who, source, target)
     dtype = xp.result_type(source.dtype, target.dtype)
@@ -78,7 +79,7 @@ def read_pairs(who: str, first: Any, second: Any, *, min_rows: int = 1) -> tuple
     DomainError
         As `read_domains`.
     """
-    first, second = _numbers(who, "first", first), _numbers(who, "second", second)
+    first, second = as_floats(who, "first", first), as_floats(who, "second", second)
     check_matrix(who, "first", cast(HasShape, first), min_rows)
     check_matrix(who, "second", cast(HasShape, second), min_rows)
     check_same_rows(who, "first", first, "second", second)
@@ -124,8 +125,19 @@ def check_order(who: str, order: int) -> None:
         raise ConfigError(f"{who}: order must be 1 or 2; got {order!r}.")
 
 
-def _numbers(who: str, name: str, rows: Any) -> Any:
-    """Return rows as a floating-point array or tensor."""
+def as_floats(who: str, name: str, rows: Any) -> Any:
+    """Return rows as an array or tensor of float32 or float64.
+
+    Raises
+    ------
+    DomainError
+        If they are sparse, or hold no real numbers.
+
+    Examples
+    --------
+    >>> as_floats("demo", "rows", [[1, 2]]).dtype, as_floats("demo", "rows", np.zeros((1, 1), np.float16)).dtype
+    (dtype('float64'), dtype('float32'))
+    """
     if sparse.issparse(rows):
         raise DomainError(
             f"{who}: {name} is a sparse matrix, and this measure needs every entry; reduce it first (TruncatedSVD), "

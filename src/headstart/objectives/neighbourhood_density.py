@@ -5,7 +5,7 @@
 
 Source: Saito, Kim, Teterwak, Sclaroff, Darrell & Saenko, "Tune it the Right Way: Unsupervised Validation of Domain Adaptation via
 Soft Neighborhood Density", ICCV 2021 (arXiv:2108.10860), section 3, T 0.05. There it chooses between models; that a network
-is trained on it, batch by batch, is ours. As a rule that chooses it is computed over all rows, in blocks and without gradient.
+is trained on it, batch by batch, is ours. The formula is `headstart.distances.soft_neighbourhood_density`.
 Use it on target rows with the loss of labelled rows and a term that keeps answers apart (`BNM`, `InfoMax`), weight 0.1.
 It ignores classes: a batch in which all rows get one answer is as dense as can be.
 Shapes: b rows, k classes.
@@ -13,11 +13,11 @@ Shapes: b rows, k classes.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from headstart.core.checks import check_matrix
+from headstart.distances import soft_neighbourhood_density
 from headstart.objectives.objective import Batch, Objective, check_positive
 from headstart.objectives.precision import full_precision, widen
 
@@ -47,16 +47,13 @@ def neighbourhood_density(logits_bk: Tensor, *, temperature: float = 0.05) -> Te
 
     Examples
     --------
+    >>> import torch
     >>> neighbourhood_density(torch.zeros(3, 2))                              # two neighbours alike: log 2
     tensor(0.6931)
     """
     check_matrix("neighbourhood_density", "logits", logits_bk, min_rows=2)
-    unit_bk = functional.normalize(functional.softmax(widen(logits_bk), dim=1), dim=1)
-    similarity_bb = unit_bk @ unit_bk.T / temperature
-    num_rows = len(unit_bk)
-    others = ~torch.eye(num_rows, dtype=torch.bool, device=unit_bk.device)
-    log_bo = functional.log_softmax(similarity_bb[others].view(num_rows, num_rows - 1), dim=1)
-    return -(log_bo.exp() * log_bo).sum(1).mean()
+    density: Tensor = soft_neighbourhood_density(functional.softmax(widen(logits_bk), dim=1), temperature)
+    return density
 
 
 class NeighbourhoodDensity(Objective):
@@ -78,6 +75,7 @@ class NeighbourhoodDensity(Objective):
 
     Examples
     --------
+    >>> import torch
     >>> NeighbourhoodDensity()(Batch(), Batch(logits=torch.zeros(3, 2)))
     tensor(-0.6931)
     """

@@ -24,58 +24,14 @@ import numpy.typing as npt
 from headstart.core.checks import check_matrix
 from headstart.core.errors import DataError
 from headstart.core.seeds import derive_seed
+from headstart.distances import soft_neighbourhood_density
 from headstart.evaluation.selecting.evidence import CandidateEvidence
 from headstart.evaluation.selecting.row_order import canonical_order
 from headstart.evaluation.selecting.rule import CandidateRule, RuleFacts, check_choice, check_positive
 
-__all__ = ["ClassAMI", "RankMe", "SoftNeighbourhoodDensity", "effective_rank", "soft_neighbourhood_density"]
+__all__ = ["ClassAMI", "RankMe", "SoftNeighbourhoodDensity", "effective_rank"]
 
 Array = npt.NDArray[Any]
-
-_BLOCK = 4_000_000  # similarities held at a time: 32 MB
-
-
-def soft_neighbourhood_density(rows_mr: npt.ArrayLike, temperature: float = 0.05) -> float:
-    """Return the mean entropy of each row's similarities to all others, in nats: 0 to log(m - 1).
-
-    Parameters
-    ----------
-    rows_mr : array of shape (m, r), m >= 2
-        Predicted probabilities, or features. Computed in blocks of rows, so that memory grows with m, time with its square.
-    temperature : float
-        The lower, the nearer a neighbour must be to count; above 0.
-
-    Raises
-    ------
-    HeadstartError
-        If there are fewer than two rows, or ``temperature`` is not above 0.
-
-    Examples
-    --------
-    >>> round(soft_neighbourhood_density([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), 4)      # two neighbours alike: log(2)
-    0.6931
-    >>> soft_neighbourhood_density([[1.0, 0.0], [0.0, 1.0]])                            # one neighbour
-    0.0
-    """
-    check_positive("soft_neighbourhood_density", "temperature", temperature)
-    rows = np.asarray(rows_mr, dtype=np.float64)
-    check_matrix("soft_neighbourhood_density", "rows", rows, min_rows=2)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows / np.where(lengths > 0, lengths, 1.0)
-    num_rows = len(unit)
-    total, step = 0.0, max(1, _BLOCK // num_rows)
-    for start in range(0, num_rows, step):
-        block = unit[start : start + step]
-        logits = block @ unit.T
-        logits /= temperature
-        logits[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
-        logits -= logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        sums = shares.sum(axis=1)
-        # H = log Z - sum q x; a share of 0 adds nothing, also where its logit is -inf.
-        np.copyto(logits, 0.0, where=shares == 0)
-        total += float((np.log(sums) - np.einsum("ij,ij->i", shares, logits) / sums).sum())
-    return total / num_rows
 
 
 def effective_rank(features_mr: npt.ArrayLike, eps: float = 1e-7) -> float:
@@ -217,7 +173,8 @@ class SoftNeighbourhoodDensity(CandidateRule):
 
     def score(self, evidence: CandidateEvidence) -> float:
         """Return the density."""
-        return soft_neighbourhood_density(getattr(evidence, self._field), self.temperature)
+        rows = np.asarray(getattr(evidence, self._field), dtype=np.float64)
+        return float(soft_neighbourhood_density(rows, self.temperature))
 
 
 class RankMe(CandidateRule):
