@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import headstart
+from few_labelled import count_few_learned, heard, saved_models_answer_alike, write_tables
 from headstart.alignment import AdaptedClassifier, Fusion
 from headstart.catalog import read_recipe
 from headstart.core.errors import ConfigError, DataError
@@ -23,6 +22,7 @@ from headstart.workflow.few_choice import FewLabelTest
 from headstart.workflow.few_labels import FEW_ALONE, FewAlone, LearnsFromFew
 from headstart.workflow.few_rows import FewRows, open_few
 from headstart.workflow.several_sources import SourceNumbers
+from striped_pictures import small_residual
 
 QUIET = Progress(quiet=True)
 NAMES = np.array(["ant", "bee"])
@@ -109,9 +109,7 @@ def test_who_has_no_answers_is_not_judged() -> None:
 @pytest.mark.golden
 def test_they_choose_what_a_rule_without_labels_could_not_know(tmp_path: Path) -> None:
     source, labels, target, truth, rows, names = turned(24)
-    said: list[str] = []
-    progress = Progress(quiet=True)
-    progress.say = said.append  # type: ignore[method-assign]
+    progress, said = heard()
     found = headstart.adapt(
         source,
         target,
@@ -132,12 +130,7 @@ def test_they_choose_what_a_rule_without_labels_could_not_know(tmp_path: Path) -
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     assert "chosen by 24 labelled target rows" in card and "without target labels" not in card
     assert "sees no label of the target" not in (tmp_path / "out" / "adapt.html").read_text()
-    for name in (FEW_ALONE, "fusion", "mme", "committee"):
-        chosen = replace(found, selection=replace(found.selection, chosen=name))
-        loaded = headstart.load_model(chosen.model.save(tmp_path / name.replace(" ", "-")))
-        fitted = chosen.rival.fitted
-        assert fitted is not None
-        np.testing.assert_allclose(loaded.predict(target, store=False).scores, fitted.target_scores, atol=1e-5)
+    saved_models_answer_alike(found, [FEW_ALONE, "fusion", "mme", "committee"], target, tmp_path, atol=1e-5)
 
 
 @pytest.mark.golden
@@ -145,13 +138,8 @@ def test_fewer_of_them_teach_and_do_not_choose(tmp_path: Path) -> None:
     from headstart.cli.main import app
 
     source, labels, target, _, rows, names = turned(6)
-    paths = []
-    for name, part, kinds in (("source", source, labels), ("few", rows, names), ("target", target, None)):
-        table = pd.DataFrame(part, columns=["a", "b", "c"])
-        if kinds is not None:
-            table["kind"] = kinds
-        paths.append(str(tmp_path / f"{name}.csv"))
-        table.to_csv(paths[-1], index=False)
+    parts = {"source": (source, labels), "few": (rows, names), "target": (target, None)}
+    paths = write_tables(tmp_path, "kind", parts)
     arguments = ["adapt", paths[0], paths[2], "--few", paths[1], "--label", "kind", "--method", "coral,fusion,mcc"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -162,24 +150,7 @@ def test_fewer_of_them_teach_and_do_not_choose(tmp_path: Path) -> None:
 
 @pytest.mark.golden
 def test_stages_learn_from_them_and_are_trained_again_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
-    import torch
-
-    from headstart.backbones import open_backbone
-    from headstart.methods import DeepAdaptation
-
-    torch.manual_seed(0)
-    network = open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
-    monkeypatch.setattr("headstart.methods.deep_adaptation.steps_to_epochs", lambda *_: 2)
-    learned: list[int] = []
-    fit = DeepAdaptation.fit
-
-    def counted(self: DeepAdaptation, *args: Any, **options: Any) -> Any:
-        few = options.get("few_labels")
-        learned.append(0 if few is None else len(few))
-        return fit(self, *args, **options)
-
-    monkeypatch.setattr(DeepAdaptation, "fit", counted)
+    network, learned = small_residual(), count_few_learned(monkeypatch)
     random = np.random.default_rng(0)
     pictures = random.integers(0, 255, (34, 32, 32, 3)).astype(np.uint8)
     names = NAMES[np.arange(34) % 2]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import headstart
+from few_labelled import count_few_learned, heard, saved_models_answer_alike, write_tables
 from headstart.alignment import AdaptedRegressor, FusionRegressor
 from headstart.catalog import read_recipe
 from headstart.core.errors import ConfigError, DataError
@@ -28,6 +27,7 @@ from headstart.workflow.few_labels import FEW_ALONE, FEW_VALUE_CANDIDATES, FewVa
 from headstart.workflow.few_rows import FewRows, open_few
 from headstart.workflow.several_sources import SourceNumbers
 from headstart.workflow.value_candidates import value_aligners
+from striped_pictures import small_residual
 
 QUIET = Progress(quiet=True)
 
@@ -119,9 +119,7 @@ def test_one_row_far_off_does_not_choose_by_itself() -> None:
 @pytest.mark.golden
 def test_they_choose_what_no_rule_without_labels_could_know(tmp_path: Path) -> None:
     source, values, target, truth, rows, own = other_gain()
-    said: list[str] = []
-    progress = Progress(quiet=True)
-    progress.say = said.append  # type: ignore[method-assign]
+    progress, said = heard()
     found = headstart.adapt(
         source,
         target,
@@ -146,12 +144,7 @@ def test_they_choose_what_no_rule_without_labels_could_know(tmp_path: Path) -> N
     assert "sees no label of the target" not in page and "20 of them, each held out in turn" in page
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     assert "chosen by 20 labelled target rows" in card and "without target labels" not in card
-    for name in names:
-        chosen = replace(found, selection=replace(found.selection, chosen=name))
-        loaded = headstart.load_model(chosen.model.save(tmp_path / name.replace(" ", "-")))
-        fitted = chosen.rival.fitted
-        assert fitted is not None
-        np.testing.assert_allclose(loaded.predict(target, store=False).scores, fitted.target_scores, rtol=1e-4)
+    saved_models_answer_alike(found, names, target, tmp_path, rtol=1e-4)
 
 
 @pytest.mark.golden
@@ -159,13 +152,8 @@ def test_fewer_of_them_teach_and_do_not_choose(tmp_path: Path) -> None:
     from headstart.cli.main import app
 
     source, values, target, _, rows, own = other_gain(6)
-    paths = []
-    for name, part, numbers in (("source", source, values), ("few", rows, own.round()), ("target", target, None)):
-        table = pd.DataFrame(part, columns=["a", "b", "c"])
-        if numbers is not None:
-            table["value"] = numbers
-        paths.append(str(tmp_path / f"{name}.csv"))
-        table.to_csv(paths[-1], index=False)
+    parts = {"source": (source, values), "few": (rows, own.round()), "target": (target, None)}
+    paths = write_tables(tmp_path, "value", parts)
     methods = "coral,fusion-regression,dan"
     arguments = ["adapt", paths[0], paths[2], "--few", paths[1], "--label", "value", "--method", methods]
     arguments += ["--rule", "source-accuracy", "--out", str(tmp_path / "out")]
@@ -182,25 +170,8 @@ def test_fewer_of_them_teach_and_do_not_choose(tmp_path: Path) -> None:
 
 @pytest.mark.golden
 def test_stages_learn_from_them_and_are_trained_again_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
-    import timm
-    import torch
-
-    from headstart.backbones import open_backbone
-    from headstart.methods import DeepAdaptation
-
-    torch.manual_seed(0)
-    network = open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
-    monkeypatch.setattr("headstart.methods.deep_adaptation.steps_to_epochs", lambda *_: 2)
+    network, learned = small_residual(), count_few_learned(monkeypatch)
     monkeypatch.setattr("headstart.workflow.few_rows.FOLDS", 2)
-    learned: list[int] = []
-    fit = DeepAdaptation.fit
-
-    def counted(self: DeepAdaptation, *args: Any, **options: Any) -> Any:
-        few = options.get("few_labels")
-        learned.append(0 if few is None else len(few))
-        return fit(self, *args, **options)
-
-    monkeypatch.setattr(DeepAdaptation, "fit", counted)
     light = np.linspace(20, 200, 34)
     noise = np.random.default_rng(0).normal(0, 10, (34, 32, 32, 3))
     pictures = (light[:, None, None, None] + noise).clip(0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,12 @@ class FewValueTest(FewLabelTest):
     [0.5, 0.0]
     """
 
-    facts = RuleFacts(
-        title="cross-validation over labelled target rows",
-        source="five folds; the paired error is that of McNemar, Psychometrika 1947, under the null, of squared errors",
+    facts = replace(
+        FewLabelTest.facts,
+        source=f"{FewLabelTest.facts.source}, of squared errors",
         unit="R2 on labelled target rows",
         bounds="at most 1",
-        fails_when="the labelled rows are not drawn like the others, or one of them is far off and outweighs all others",
+        fails_when=f"{FewLabelTest.facts.fails_when}, or one of them is far off and outweighs all others",
     )
 
     def for_values(self) -> SelectionRule:
