@@ -11,7 +11,7 @@ import pytest
 
 import headstart
 from headstart.backbones import vector_backbone
-from headstart.core.errors import BackboneError
+from headstart.core.errors import BackboneError, ConfigError
 from headstart.core.progress import Progress
 from headstart.data import open_dataset
 from headstart.workflow.candidates import open_candidates
@@ -36,6 +36,24 @@ def test_a_base_model_named_for_rows_that_are_features_is_refused(
     words = rf"{who}: minilm-l6 embeds images or texts, and the rows of .* are features already; leave --backbone out"
     with pytest.raises(BackboneError, match=words):
         run(tmp_path / "out", backbones=["minilm-l6"], progress=QUIET, store=False)
+
+
+@pytest.mark.parametrize(
+    ("who", "run"),
+    [
+        ("adapt", lambda **given: headstart.adapt("no such folder", "nor this", **given)),
+        ("gap", lambda **given: headstart.gap("no such folder", "nor this", **given)),
+    ],
+)
+def test_one_base_model_embeds_two_domains(who: str, run: Callable[..., Any]) -> None:
+    words = rf"{who}: one base model embeds both domains; got 2 \(resnet18, vector\). Name one with --backbone"
+    with pytest.raises(ConfigError, match=words):
+        run(backbones=["resnet18", vector_backbone(3)], progress=QUIET, store=False)
+
+
+def test_one_name_needs_no_list() -> None:
+    found = headstart.gap(ROWS, ROWS + 1, backbones="vector", measures=["energy"], progress=QUIET, store=False)
+    assert found.data.source_rows == len(ROWS)
 
 
 def test_what_takes_features_as_they_are_may_be_named() -> None:

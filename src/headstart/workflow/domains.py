@@ -9,7 +9,7 @@ Shapes: n source rows, m target rows, d features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def open_two_domains(
     runtime: str = "auto",
     store: FeatureStore | bool | None = None,
     progress: Progress | None = None,
+    check: Callable[[Dataset, Backbone], None] | None = None,
 ) -> TwoDomains:
     """Open, check and embed both domains.
 
@@ -113,16 +114,19 @@ def open_two_domains(
     labels, target_labels : sequence, optional
         Labels for arrays and lists, a list of them for several sources. The target's are sealed.
     backbones : sequence, optional
-        The first embeds both; the default for the modality when left out.
+        The one that embeds both; the default for the modality when left out.
     runtime, store, progress
         As for `extract_features`.
+    check : callable, optional
+        Sees the source rows and the base model before anything is embedded, and may refuse them.
 
     Raises
     ------
     HeadstartError
-        If rows cannot be opened, the modalities differ, or the source has no labels where it must.
+        If rows cannot be opened, the modalities differ, the source has no labels where it must, or several base models are named.
     """
     progress = progress or Progress(quiet=True)
+    wanted = _one_backbone(who, backbones)
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     if unknown := sorted(set(given) - _COLUMNS):
         raise ConfigError(f"{who}: there is no option {unknown[0]!r}.{did_you_mean(unknown[0], sorted(_COLUMNS))}")
@@ -137,8 +141,8 @@ def open_two_domains(
     findings: list[Finding] = []
     rows, notes = [], []
     for name, dataset in (("source", opened), ("target", other)):
-        check = check_dataset(dataset, near=False, progress=progress)
-        clean = check.clean(dataset)
+        scanned = check_dataset(dataset, near=False, progress=progress)
+        clean = scanned.clean(dataset)
         findings += clean.quarantine
         lost = [finding for finding in clean.quarantine if finding.rows]
         left_out = f"; left out: {'; '.join(finding.message for finding in lost)}" if lost else ""
@@ -148,8 +152,9 @@ def open_two_domains(
         rows.append(clean)
     if rows[0].modality == "vector":
         rows[1] = _same_columns(who, rows[0], rows[1], notes)
-    wanted = list(backbones)[:1] or _default(rows[0])
-    backbone = open_candidates(who, wanted, rows[0], progress)[0][0]
+    backbone = open_candidates(who, wanted or _default(rows[0]), rows[0], progress)[0][0]
+    if check is not None:
+        check(rows[0], backbone)
     features, kept = [], []
     for dataset in rows:
         found = extract_features(dataset.unlabelled(), backbone, runtime=runtime, store=store, progress=progress)
@@ -172,6 +177,19 @@ def open_two_domains(
         (features[0], features[1]),
         scale,
     )
+
+
+def _one_backbone(who: str, backbones: Sequence[str | Path | Backbone]) -> list[str | Path | Backbone]:
+    """Return the base model that is named, if any; one name may stand without a list."""
+    if isinstance(backbones, str | Path | Backbone):
+        return [backbones]
+    if len(backbones) > 1:
+        names = ", ".join(str(getattr(one, "name", one)) for one in backbones)
+        raise ConfigError(
+            f"{who}: one base model embeds both domains; got {len(backbones)} ({names}). Name one with --backbone "
+            "(backbones=[...] in Python); `headstart rank` compares several."
+        )
+    return list(backbones)
 
 
 def _columns_of(source: Any, given: dict[str, Any], tables: bool) -> dict[str, Any]:
