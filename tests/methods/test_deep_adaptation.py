@@ -125,6 +125,21 @@ def test_its_head_takes_rows_as_they_came(scaling: str) -> None:
     np.testing.assert_allclose(head.predict_proba(source), model.predict_proba(source), atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh", "sigmoid"])
+def test_hidden_layers_may_end_in_any_activation(activation: str) -> None:
+    source, labels = shifted(20, 0, 0.0)
+    function = getattr(torch.nn.functional, activation)
+    for kind, answers, end in (
+        (AdaptedNetwork, labels, "dense2-softmax"),
+        (AdaptedNetworkRegressor, source[:, 0], "dense1-linear"),
+    ):
+        model = kind(layers=f"dense5-{activation}", num_steps=2).fit(source, answers, source)
+        assert model.head_.layers == f"dense5-{activation}-{end}"
+        scaled = torch.from_numpy(((source - model.centre_) / model.scale_).astype(np.float32))
+        expected = function(model.head_.module[0](scaled)).detach().numpy()
+        np.testing.assert_allclose(model.hidden(source), expected, atol=1e-6)
+
+
 def test_domains_of_several_sources_reach_objectives() -> None:
     seen: list[int] = []
 
@@ -241,6 +256,7 @@ def test_a_model_says_unknown_after_a_folder_as_before(strategy: str, network: B
     ("options", "words"),
     [
         ({"layers": "relu"}, "begins with a dense layer"),
+        ({"layers": "sigmoid"}, "begins with a dense layer"),
         ({"layers": "linear"}, "begins with a dense layer"),
         ({"scaling": "rows"}, "'whole' or 'columns'"),
         ({"num_steps": 0}, "at least 1"),

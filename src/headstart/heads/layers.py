@@ -28,7 +28,7 @@ from headstart.core.tasks import Task
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Layer", "build_layers", "describe_layers", "parse_layers"]
+__all__ = ["Layer", "build_layers", "describe_layers", "hidden_layers", "parse_layers"]
 
 _PLAIN = ("flatten", "relu", "gelu", "silu", "tanh", "sigmoid", "batchnorm", "layernorm")
 _NUMBERED = {"dense": "dense512", "dropout": "dropout0.5"}
@@ -74,8 +74,7 @@ def parse_layers(text: str, task: Task) -> tuple[Layer, ...]:
     headstart.core.errors.ConfigError: head 'dense512-rulu': 'rulu' is no layer; there are flatten, denseN, relu, gelu, silu, \
 tanh, dropoutP, batchnorm, layernorm, softmax, sigmoid, linear. Did you mean 'relu'?
     """
-    words = [word.strip().lower() for word in text.split("-")] if text.strip() else []
-    suited = next((end for end, kind in _ENDS.items() if kind == task.kind), "linear")
+    words, suited = _words(text), _suited(task)
     end = words.pop() if words and words[-1] in _ENDS else suited
     if _ENDS[end] not in {"", task.kind}:
         raise ConfigError(
@@ -85,6 +84,36 @@ tanh, dropoutP, batchnorm, layernorm, softmax, sigmoid, linear. Did you mean 're
     if not layers or layers[-1] != Layer("dense", task.num_outputs):
         layers.append(Layer("dense", task.num_outputs))
     return (*layers, Layer(end))
+
+
+def hidden_layers(text: str, task: Task) -> str:
+    """Return the words of layers below a head: a last word that also ends heads of another task is an activation here.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``"dense64-sigmoid"``.
+    task : Task
+        What the head above answers.
+
+    Examples
+    --------
+    >>> task = Task("classification", ("ant", "bee"))
+    >>> hidden_layers("dense64-sigmoid", task), hidden_layers("dense64-relu", task)
+    ('dense64-sigmoid-softmax', 'dense64-relu')
+    """
+    last = _words(text)[-1:]
+    is_activation = bool(last) and last[0] in _PLAIN and last[0] in _ENDS and _ENDS[last[0]] != task.kind
+    return f"{text}-{_suited(task)}" if is_activation else text
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip().lower() for word in text.split("-")] if text.strip() else []
+
+
+def _suited(task: Task) -> str:
+    """Return the end that a task has."""
+    return next((end for end, kind in _ENDS.items() if kind == task.kind), "linear")
 
 
 def _read(word: str, text: str) -> Layer:

@@ -26,7 +26,7 @@ from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.methods.adaptations import RecipeOf, source_only
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
-from headstart.methods.adaptations.givens import check_given
+from headstart.methods.adaptations.givens import Given, check_given
 from headstart.methods.adaptations.heads import heads_of, steps_to_epochs
 from headstart.methods.network_outputs import network_outputs
 from headstart.training import ArrayRows, History, Network, TrainingConfig, TrainingRows, whole_plan
@@ -146,7 +146,6 @@ def adapt_module(
     segments = copy.deepcopy(dict(body) if isinstance(body, Mapping) else {"features": body})
     learning = TrainingRows(rows, codes.astype(np.int64))
     made = make_recipe(recipe, task, config, learning)
-    check_given(made, "adapt_module", "the module", list(segments))
     last = _head(segments, rows, len(classes), config.seed) if head is None else copy.deepcopy(head)
     if len(made.heads) > 1 and not isinstance(last, nn.Linear):
         raise ConfigError(
@@ -154,9 +153,11 @@ def adapt_module(
             f"which a linear head allows; got {type(last).__name__}. Put its hidden layers into the body."
         )
     network = Network(segments, heads_of(made, last, config.seed))
+    plan = whole_plan(network)
+    check_given(made, "adapt_module", Given.of("the module", network, plan))
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     loss = loss_of(task, config, learning)
-    job = Adapting(network, task, learning, TrainingRows(others, None), made, config, loss, whole_plan(network))
+    job = Adapting(network, task, learning, TrainingRows(others, None), made, config, loss, plan)
     histories = adapt_network(job)
     return AdaptedModule(network.cpu().eval(), classes, histories)
 

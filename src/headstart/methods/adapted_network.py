@@ -28,10 +28,10 @@ from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
 from headstart.data import open_dataset
 from headstart.heads import NetworkHead, OpenSetHead
-from headstart.heads.layers import parse_layers
+from headstart.heads.layers import hidden_layers, parse_layers
 from headstart.methods.adaptations import AdaptationRecipe, LossOf, source_only
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
-from headstart.methods.adaptations.givens import check_given
+from headstart.methods.adaptations.givens import Given, check_given
 from headstart.methods.adaptations.heads import heads_of, open_head, split_head, steps_to_epochs
 from headstart.model.predictions import entropy_above, last_is_largest
 from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
@@ -86,13 +86,13 @@ class NetworkOnFeatures(BaseEstimator):  # type: ignore[misc]
             threads=1,  # matrices this small are computed sooner than threads agree
         )
         width = domains.source_nd.shape[1]
-        head = NetworkHead(self.layers, width, task, seed=derive_seed(self.seed, "head") % 2**31)
+        head = NetworkHead(hidden_layers(self.layers, task), width, task, seed=derive_seed(self.seed, "head") % 2**31)
         hidden, last = split_head(head)
         assert hidden is not None
         recipe = make_recipe(self.recipe, task, config, source)
-        check_given(recipe, type(self).__name__, "a network on features", [_HIDDEN])
         network = Network({_HIDDEN: hidden}, heads_of(recipe, last, self.seed))
         plan = Plan((ParameterGroup(tuple(name for name, _ in network.named_parameters())),))
+        check_given(recipe, type(self).__name__, Given.of("a network on features", network, plan))
         job = Adapting(network, task, source, target, recipe, config, loss_of(task, config, source), plan)
         self.unknown_above_ = recipe.unknown_above
         self.histories_: tuple[History, ...] = adapt_network(job, progress=watched())
@@ -105,7 +105,8 @@ class NetworkOnFeatures(BaseEstimator):  # type: ignore[misc]
             raise ConfigError(f"{who}: scaling is 'whole' or 'columns'; got {self.scaling!r}.")
         if not isinstance(self.num_steps, int) or self.num_steps < 1:
             raise ConfigError(f"{who}: num_steps is a whole number of at least 1; got {self.num_steps!r}.")
-        words = parse_layers(self.layers, Task("classification", ("a", "b", "c")))
+        task = Task("classification", ("a", "b", "c"))
+        words = parse_layers(hidden_layers(self.layers, task), task)
         if len(words) < 3 or words[0].name != "dense":
             raise ConfigError(
                 f"{who}: layers begins with a dense layer, such as 'dense256-relu', whose outputs are what domains are compared "

@@ -28,9 +28,12 @@ from headstart.core.progress import Progress
 from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.features import FeatureStore
+from headstart.heads import NetworkHead
 from headstart.methods.adaptations import RecipeOf, source_only
-from headstart.methods.adaptations.heads import steps_to_epochs
+from headstart.methods.adaptations.givens import Given
+from headstart.methods.adaptations.heads import split_head, steps_to_epochs
 from headstart.methods.adaptations.job import AdaptationJob, AdaptationSettings
+from headstart.methods.adaptations.stages import stages_given
 from headstart.methods.image_translation.source_rows import SourceTranslation
 from headstart.methods.tuning_rows import TuningRows, check_rows, readable_rows
 from headstart.model import Model
@@ -248,6 +251,28 @@ class DeepAdaptation:
             cpu_seconds=time.process_time() - started,
             target_unknown=found.target_unknown,
         )
+
+    def given(self, backbone: Backbone, task: Task, num_rows: int) -> Given:
+        """Return what the network that trains will give a recipe's terms, asked before any row is read.
+
+        Parameters
+        ----------
+        backbone : Backbone
+            Stays as it is.
+        task : Task
+            What source labels mean.
+        num_rows : int
+            Source rows.
+
+        Raises
+        ------
+        ConfigError
+            If strategy or head do not suit the base model.
+        """
+        strategy = read_strategy(self.strategy)
+        words = self._words(strategy)
+        head = NetworkHead("linear" if words == "solved" else words, backbone.width, task)
+        return stages_given(backbone, *split_head(head), strategy, num_rows=num_rows, batch_norm=self.batch_norm)
 
     def _words(self, strategy: Strategy) -> str:
         if self.head != "auto":

@@ -23,6 +23,7 @@ from headstart.core.tasks import Task
 from headstart.data import Dataset
 from headstart.features import FeatureStore
 from headstart.heads import Head, LinearHead, NetworkHead
+from headstart.methods.boundary_inputs import open_inputs
 from headstart.methods.fine_tuned import FineTuned, beside_the_start, cross_calibrated, judged_loss
 from headstart.methods.network_outputs import network_outputs
 from headstart.methods.recipe import default_mix
@@ -31,15 +32,13 @@ from headstart.methods.tuning_rows import TuningRows
 from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
 from headstart.objectives import Objective, StochasticNormalisation, without_stochastic_normalisation
-from headstart.training import History, InputRows, Phase, Run, TrainingConfig, TrainingRows, supervised_phase, train
-from headstart.training.boundary import boundary_rows
+from headstart.training import History, Phase, Run, TrainingConfig, TrainingRows, supervised_phase, train
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.distributed import World
 from headstart.training.network import Network
 from headstart.training.plan import Plan
 from headstart.training.probes import sweep_rates
 from headstart.training.rate_finder import RateSweep
-from headstart.training.rows import Rows
 from headstart.training.strategies import Strategy, without_batch_norm
 from headstart.training.weight_path import WeightPath
 
@@ -250,50 +249,25 @@ class TuningJob:
         progress: Progress | None,
     ) -> Iterator[tuple[TrainingRows, TrainingRows | None]]:
         """Give inputs of both parts with their targets, from the freeze boundary where that pays."""
-        opened: list[Rows] = []
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            learning = self._inputs(network, tuned, plan, self.rows.learning, self.settings.views, store, progress)
-            opened.append(learning)
-            judging = None
-            if self.rows.judging is not None:
-                judging = self._inputs(network, tuned, plan, self.rows.judging, (View(),), store, progress)
-                opened.append(judging)
-            network.to(device)
-            yield (
-                TrainingRows(learning, self._unit(self.rows.learning)),
-                None if judging is None else TrainingRows(judging, self._unit(self.rows.judging)),
-            )
-        finally:
-            network.cpu()
-            for rows in opened:
-                rows.close()
-
-    def _inputs(
-        self,
-        network: Network,
-        tuned: Backbone,
-        plan: Plan,
-        rows: Dataset,
-        views: tuple[View, ...],
-        store: FeatureStore | bool | None,
-        progress: Progress | None,
-    ) -> Rows:
-        """Return rows as activations of what is frozen, which is the base model's, or as they are where nothing is."""
-        if plan.num_frozen == 0 or tuned.modality == "vector":
-            return InputRows(rows, tuned, views=views)
-        network.start = plan.num_frozen
-        return boundary_rows(
-            rows,
+        settings, rows = self.settings, self.rows
+        with open_inputs(
+            network,
+            tuned,
             self.backbone,
-            network.names[plan.num_frozen - 1],
-            views,
-            epochs=self.settings.config.max_epochs,
-            cached={"auto": None, "cached": True, "computed": False}[self.settings.boundary],
-            runtime=self.settings.runtime,
+            plan,
+            epochs=settings.config.max_epochs,
+            boundary=settings.boundary,
+            runtime=settings.runtime,
             store=store,
             progress=progress,
-        )
+        ) as inputs:
+            learning = inputs(rows.learning, settings.views)
+            judging = None if rows.judging is None else inputs(rows.judging, (View(),))
+            network.to("cuda" if torch.cuda.is_available() else "cpu")
+            yield (
+                TrainingRows(learning, self._unit(rows.learning)),
+                None if judging is None or rows.judging is None else TrainingRows(judging, self._unit(rows.judging)),
+            )
 
     def _go_back(
         self,

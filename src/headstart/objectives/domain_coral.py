@@ -75,6 +75,7 @@ class DomainCORAL(Objective):
     """
 
     needs = frozenset({"features", "domains"})
+    compares_sources = True
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -80,6 +80,7 @@ class GroupDRO(DomainRisks):
     tensor([0.6667, 0.3333])
     """
 
+    compares_sources = True
     domain_weights: Tensor
 
     def __init__(self, step: float = 0.01, head: str = "main", weight: float = 1.0) -> None:

@@ -176,6 +176,7 @@ class Objective(nn.Module):
         False  # whether it is nothing without classes: probabilities of them, or labels that are classes
     )
     labels_both: bool = False  # whether rows of the second stream need labels, too
+    compares_sources: bool = False  # whether it does nothing where all labelled rows are of one domain
     together: Together = Together()  # the processes that train together; the loop says which
 
     def prepare(self, setup: Setup) -> None:

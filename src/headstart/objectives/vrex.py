@@ -69,6 +69,8 @@ class VREx(DomainPenalty):
     tensor(0.1201)
     """
 
+    compares_sources = True
+
     def penalty(self, logits_bk: Tensor, labels: Tensor, domains: Tensor) -> Tensor:
         """Return `risk_variance` of some rows."""
         return risk_variance(domain_risks(logits_bk, labels, domains, self.task_loss))

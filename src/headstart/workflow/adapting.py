@@ -25,6 +25,7 @@ from headstart.backbones import Backbone
 from headstart.catalog import resolve
 from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress, format_seconds
+from headstart.data import Dataset
 from headstart.evaluation import Interval
 from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
@@ -33,7 +34,7 @@ from headstart.report.adapted import AdaptedLine
 from headstart.workflow.adaptation import Adaptation
 from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
-from headstart.workflow.candidates_of_adapt import CandidatePlan, read_candidates, try_all
+from headstart.workflow.candidates_of_adapt import CandidatePlan, check_plan, read_candidates, try_all
 from headstart.workflow.clock import Clock
 from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
 from headstart.workflow.entrants import Room
@@ -43,7 +44,7 @@ from headstart.workflow.goal import parse_budget
 from headstart.workflow.rivals import Rival
 from headstart.workflow.staged_rivals import StagedTraining, check_judge
 from headstart.workflow.target_truth import open_truth
-from headstart.workflow.value_adaptations import rule_for_values, try_values
+from headstart.workflow.value_adaptations import check_recipes, rule_for_values, try_values
 
 __all__ = ["DEFAULT_RULE", "adapt", "adapt_between"]
 
@@ -133,6 +134,14 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     plan = read_candidates(methods, objectives, strategy, few=few is not None)
     if plan.stages:
         check_judge(named)
+    checkpoint = None if folder is None else folder / "checkpoint"
+    training = StagedTraining(strategy or "", seed, store, checkpoint)
+
+    def check(rows: Dataset, backbone: Backbone) -> None:
+        if rows.task is not None and rows.task.kind == "regression":
+            check_recipes(plan)
+        check_plan(plan, training, rows, backbone, few=few is not None)
+
     two = open_two_domains(
         "adapt",
         source,
@@ -145,12 +154,12 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         runtime=runtime,
         store=store,
         progress=progress,
+        check=check,
     )
-    checkpoint = None if folder is None else folder / "checkpoint"
     found = adapt_between(
         two,
         plan=plan,
-        training=StagedTraining(strategy or "", seed, store, checkpoint),
+        training=training,
         few=None if few is None else open_few(few, few_labels, two, _labels(two)[1], columns, store),
         rule=rule,
         room=room,

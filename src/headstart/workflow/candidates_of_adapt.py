@@ -8,13 +8,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from headstart.backbones import Backbone
 from headstart.catalog import entries, find, read_objectives, read_recipe
 from headstart.core.errors import ConfigError, did_you_mean
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
+from headstart.data import Dataset
 from headstart.methods.adaptations.carry_out import check_serves
-from headstart.methods.adaptations.givens import check_given
-from headstart.objectives import CrossEntropy
+from headstart.methods.adaptations.givens import Given, check_given
+from headstart.methods.adaptations.recipe import AdaptationRecipe
+from headstart.methods.image_translation import SourceTranslation
+from headstart.objectives import CrossEntropy, supervised_objective
 from headstart.training.strategies import read_strategy
 from headstart.workflow.adaptations import (
     DEFAULT_NETWORKS,
@@ -33,9 +37,9 @@ from headstart.workflow.few_rows import FewRows
 from headstart.workflow.network_rivals import FittedNetwork, make_network, raw_features
 from headstart.workflow.rivals import Rival
 from headstart.workflow.several_sources import apart
-from headstart.workflow.staged_rivals import SOURCE_ONLY, StagedTraining, try_stages
+from headstart.workflow.staged_rivals import SOURCE_ONLY, StagedTraining, check_stages, try_stages
 
-__all__ = ["CandidatePlan", "read_candidates", "try_all"]
+__all__ = ["CandidatePlan", "check_plan", "read_candidates", "try_all"]
 
 
 @dataclass(frozen=True)
@@ -120,13 +124,62 @@ def read_candidates(
         made = recipe(lambda head: CrossEntropy(head=head))
         check_serves(made, Task("classification", ("a", "b")), f"adapt: {name}")
         if strategy is None:
-            check_given(made, f"adapt: {name}", "a network on features", ["hidden"])
+            check_given(made, f"adapt: {name}", Given("a network on features", ("hidden",)))
     if strategy is not None:
         alone = {SOURCE_ONLY: read_recipe(SOURCE_ONLY)}
         return CandidatePlan((), {}, {**alone, **recipes, **translations})
     if not methods and not recipes:
         return CandidatePlan()
     return CandidatePlan(tuple(aligners), recipes, {}, translations)
+
+
+def check_plan(
+    plan: CandidatePlan, training: StagedTraining, source: Dataset, backbone: Backbone, *, few: bool = False
+) -> None:
+    """Refuse recipes whose terms need what these rows or stages of this base model cannot give, before a row is embedded.
+
+    Parameters
+    ----------
+    plan : CandidatePlan
+        What competes.
+    training : StagedTraining
+        How stages train.
+    source : Dataset
+        Labelled rows, of one domain or several.
+    backbone : Backbone
+        Stays as it is.
+    few : bool
+        Whether there are labelled target rows, which stages learn from as from one more domain.
+
+    Raises
+    ------
+    ConfigError
+        With the recipe, the term, what it needs, and the base model where it is that which cannot give it.
+    """
+    check_images({**plan.translations, **plan.stages}, backbone.modality)
+    task = source.task
+    assert task is not None
+    given = None
+    if plan.stages:
+        check_stages(backbone)
+        given = training.method(SOURCE_ONLY, read_recipe(SOURCE_ONLY)).given(backbone, task, len(source))
+    num_domains = 1 if source.domains is None else len(set(source.domains))
+    for recipes, domains in ((plan.networks or {}, num_domains), (plan.stages, num_domains + few)):
+        for name, recipe in recipes.items():
+            of = recipe.recipe if isinstance(recipe, SourceTranslation) else recipe
+            made = of(lambda head: supervised_objective(task, head=head))
+            _check_sources(made, name, domains)
+            if given is not None:
+                check_given(made, f"adapt: {name}", given)
+
+
+def _check_sources(recipe: AdaptationRecipe, name: str, num_domains: int) -> None:
+    terms = dict.fromkeys(type(term).__name__ for term in recipe.objectives if term.compares_sources)
+    if terms and num_domains < 2:
+        raise ConfigError(
+            f"adapt: {name}: {', '.join(terms)} compares labelled domains, and there is one; give several sources, or "
+            "name another method."
+        )
 
 
 def try_all(
@@ -167,7 +220,7 @@ def try_all(
     few : FewRows, optional
         Labelled target rows.
     """
-    check_images({**plan.translations, **plan.stages}, two)
+    check_images({**plan.translations, **plan.stages}, two.backbone.modality)
     entrants, told = apart(_entrants(plan, two, codes_n, training, seed, few is not None), two.source)
     if told:
         progress.say(told)

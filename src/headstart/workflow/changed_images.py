@@ -52,7 +52,7 @@ __all__ = [
 Array = NDArray[Any]
 
 
-def check_images(candidates: Mapping[str, Any], two: TwoDomains) -> None:
+def check_images(candidates: Mapping[str, Any], modality: str) -> None:
     """Refuse translations, among candidates of all kinds, where rows are no images.
 
     Raises
@@ -61,9 +61,9 @@ def check_images(candidates: Mapping[str, Any], two: TwoDomains) -> None:
         With the name, and what to name instead.
     """
     found = [name for name, candidate in candidates.items() if isinstance(candidate, SourceTranslation)]
-    if found and two.backbone.modality != "image":
+    if found and modality != "image":
         raise ConfigError(
-            f"adapt: {found[0]} changes the pixels of images, and these rows are {two.backbone.modality} rows; "
+            f"adapt: {found[0]} changes the pixels of images, and these rows are {modality} rows; "
             "name a method that works on features, such as coral or mcc (`headstart methods`)."
         )
 

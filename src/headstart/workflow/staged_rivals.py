@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones import Backbone
 from headstart.catalog import entries
 from headstart.core.errors import ConfigError, DataError, TrainingError
 from headstart.core.progress import Progress, watched
@@ -33,7 +34,7 @@ from headstart.workflow.entrants import FOLDS, OUT_OF_TIME, Evidence, Room
 from headstart.workflow.features_to_rows import RowsOfFeatures
 from headstart.workflow.rivals import FittedCandidate, Rival
 
-__all__ = ["SOURCE_ONLY", "FittedStages", "StagedTraining", "check_judge", "try_stages"]
+__all__ = ["SOURCE_ONLY", "FittedStages", "StagedTraining", "check_judge", "check_stages", "try_stages"]
 
 SOURCE_ONLY = "source-only"
 
@@ -170,10 +171,10 @@ def try_stages(
     list of Rival
         In the order of the recipes.
     """
+    check_stages(two.backbone)
     room, said = room or Room(), progress or Progress(quiet=True)
     fits = 1 + ("refit" in needs) + (FOLDS if few is not None and not needs else 0)
     longest = 0.0
-    _check_stages(two)
     rivals = []
     for name, recipe in recipes.items():
         if refused := room.refused(max(longest, _LEAST_SECONDS), fits):
@@ -214,9 +215,15 @@ class _Again:
         return self.fit(few_labels=few, progress=watched())
 
 
-def _check_stages(two: TwoDomains) -> None:
-    """Refuse rows that have no stages to train."""
-    if two.backbone.modality == "vector":
+def check_stages(backbone: Backbone) -> None:
+    """Refuse rows that have no stages to train.
+
+    Raises
+    ------
+    ConfigError
+        If they are features already.
+    """
+    if backbone.modality == "vector":
         raise ConfigError(
             "adapt: these rows are features already and have no stages to train; leave --strategy out, and networks train on "
             "the rows themselves."

@@ -38,7 +38,7 @@ from headstart.workflow.several_sources import apart
 from headstart.workflow.staged_rivals import StagedTraining, try_stages
 from headstart.workflow.value_candidates import base_regressor, default_value_candidates, make_value_candidates
 
-__all__ = ["hold_out_values", "rule_for_values", "try_value_candidates", "try_values"]
+__all__ = ["check_recipes", "hold_out_values", "rule_for_values", "try_value_candidates", "try_values"]
 
 Array = NDArray[Any]
 
@@ -101,8 +101,8 @@ def try_values(
     values = np.asarray(two.source.targets, dtype=np.float64)
     if len(values) < 4 or not values.std() > 0:
         raise DataError("adapt: the source needs at least four rows and two different numbers to learn from.")
-    check_images({**plan.translations, **plan.stages}, two)
-    _check_recipes(plan)
+    check_images({**plan.translations, **plan.stages}, two.backbone.modality)
+    check_recipes(plan)
     entrants, told = apart(_entrants(plan, two, values, training, seed, few is not None), two.source)
     if told and progress is not None:
         progress.say(told)
@@ -118,8 +118,14 @@ def try_values(
     return rivals
 
 
-def _check_recipes(plan: CandidatePlan) -> None:
-    """Refuse recipes that read classes."""
+def check_recipes(plan: CandidatePlan) -> None:
+    """Refuse recipes that read classes.
+
+    Raises
+    ------
+    ConfigError
+        With the recipe, and what serves numbers.
+    """
     for name, recipe in {**(plan.networks or {}), **plan.stages, **plan.translations}.items():
         given = recipe.recipe if isinstance(recipe, SourceTranslation) else recipe
         if getattr(recipe, "keeps_classes", False):

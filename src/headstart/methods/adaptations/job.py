@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,25 @@ from headstart.data import Dataset
 from headstart.features import FeatureStore, extract_features
 from headstart.heads import NetworkHead, OpenSetHead, fit_temperature, to_probabilities
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
-from headstart.methods.adaptations.givens import check_given, classifier_of
-from headstart.methods.adaptations.heads import heads_of, open_head, split_head
+from headstart.methods.adaptations.givens import classifier_of
+from headstart.methods.adaptations.heads import open_head, split_head
 from headstart.methods.adaptations.recipe import AdaptationRecipe, RecipeOf
+from headstart.methods.adaptations.stages import HIDDEN, staged_network
+from headstart.methods.boundary_inputs import open_inputs
 from headstart.methods.feature_extraction import FeatureExtraction
 from headstart.methods.network_outputs import network_outputs
 from headstart.methods.tuning_rows import TuningRows
 from headstart.model import Model
 from headstart.model.novelty import NoveltyScorer
 from headstart.model.predictions import entropy_above, last_is_largest
-from headstart.training import History, InputRows, Network, ParameterGroup, Plan, TrainingConfig, TrainingRows
-from headstart.training.boundary import boundary_rows
+from headstart.training import History, Network, Plan, TrainingConfig, TrainingRows
 from headstart.training.joined import JoinedRows
 from headstart.training.rows import Rows
-from headstart.training.strategies import FRESH_HEAD, HeadOnly, Strategy, without_batch_norm
+from headstart.training.strategies import Strategy
 
 __all__ = ["AdaptationJob", "AdaptationSettings", "Adapted"]
 
 Array = NDArray[Any]
-
-_HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,17 @@ class AdaptationJob:
         tuned, head = self.backbone.copy(), self._head()
         hidden, last = split_head(head)
         recipe = make_recipe(self.recipe_of, self.task, self.settings.config, self._labelled(None))
-        network, plan = self._network(tuned, hidden, last, recipe)
+        network, plan = staged_network(
+            tuned,
+            hidden,
+            last,
+            recipe,
+            self.strategy,
+            num_rows=len(self.rows.learning),
+            batch_norm=self.settings.batch_norm,
+            seed=self.settings.seed,
+            solved=self.settings.head == "solved",
+        )
         classifier = classifier_of(self.backbone.source_head, recipe)
         if progress is not None:
             progress.say(f"plan: {plan.reason}")
@@ -196,37 +204,6 @@ class AdaptationJob:
             )
         return found.values_nd
 
-    def _network(
-        self, tuned: Backbone, hidden: nn.Module | None, last: nn.Module, recipe: AdaptationRecipe
-    ) -> tuple[Network, Plan]:
-        """Return the network and what of it trains: the strategy's stages, hidden layers and all heads."""
-        heads = heads_of(recipe, last, self.settings.seed)
-        given = (
-            None if hidden is not None else self.backbone.source_head
-        )  # which takes the features, not hidden outputs
-        if (classifier := classifier_of(given, recipe)) is not None:
-            heads["source"] = copy.deepcopy(classifier)
-        network = Network.of(tuned, heads)
-        segments = [*network.names, *([] if hidden is None else [_HIDDEN])]
-        called = self.backbone.name if hidden is None else f"{self.backbone.name} under hidden layers of the head"
-        check_given(recipe, "adapt", called, segments, given)
-        self.strategy.prepare(network, derive_seed(self.settings.seed, "strategy") % 2**31)
-        solved = self.settings.head == "solved"
-        plan = self.strategy.plan(network, len(self.rows.learning), solved=solved)
-        if self.settings.batch_norm == "frozen":
-            plan = without_batch_norm(plan, network)
-        if hidden is None:
-            return network, plan
-        whole = Network({**dict(zip(network.names, network.segments, strict=True)), _HIDDEN: hidden}, heads)
-        start = f"segments.{len(network.segments)}."
-        names = tuple(name for name, _ in whole.named_parameters() if name.startswith(start))
-        fresh = 1.0 if isinstance(self.strategy, HeadOnly) else FRESH_HEAD
-        groups = tuple(
-            replace(group, rate=fresh) if group.names[0].startswith("heads.") else group for group in plan.groups
-        )
-        reason = f"{plan.reason}; hidden layers train with the head"
-        return whole, replace(plan, groups=(*groups, ParameterGroup(names, fresh)), reason=reason)
-
     @contextlib.contextmanager
     def _open(
         self,
@@ -237,18 +214,21 @@ class AdaptationJob:
         progress: Progress | None,
     ) -> Iterator[tuple[TrainingRows, TrainingRows, TrainingRows | None]]:
         """Give rows of source, target and source set aside, from the freeze boundary where that pays."""
-        opened: list[Rows] = []
-
-        def inputs(rows: Dataset, views: tuple[View, ...]) -> Rows:
-            found = self._inputs(network, tuned, plan, rows, views, store, progress)
-            opened.append(found)
-            return found
-
-        views, plain = self.settings.views, (View(),)
-        try:
-            source = inputs(self.rows.learning, views)
-            few = None if self.few_labels is None else inputs(self.few_labels, views)
-            target = inputs(self.target, views)
+        settings, plain = self.settings, (View(),)
+        with open_inputs(
+            network,
+            tuned,
+            self.backbone,
+            plan,
+            epochs=settings.config.max_epochs,
+            boundary=settings.boundary,
+            runtime=settings.runtime,
+            store=store,
+            progress=progress,
+        ) as inputs:
+            source = inputs(self.rows.learning, settings.views)
+            few = None if self.few_labels is None else inputs(self.few_labels, settings.views)
+            target = inputs(self.target, settings.views)
             judging = None if self.rows.judging is None else inputs(self.rows.judging, plain)
             network.to("cuda" if torch.cuda.is_available() else "cpu")
             held_out = None
@@ -256,10 +236,6 @@ class AdaptationJob:
                 held_out = TrainingRows(judging, self._unit(self.rows.judging))
             labelled = self._labelled(source if few is None else JoinedRows([source, few]))
             yield labelled, TrainingRows(target, None), held_out
-        finally:
-            network.cpu()
-            for rows in opened:
-                rows.close()
 
     def _labelled(self, inputs: Rows | None) -> TrainingRows:
         """Return the labelled rows with their targets and domains; the few of the target are the last domain."""
@@ -279,32 +255,6 @@ class AdaptationJob:
             return numbers
         return np.concatenate([numbers, np.full(len(self.few_labels), numbers.max(initial=0) + 1)])
 
-    def _inputs(
-        self,
-        network: Network,
-        tuned: Backbone,
-        plan: Plan,
-        rows: Dataset,
-        views: tuple[View, ...],
-        store: FeatureStore | bool | None,
-        progress: Progress | None,
-    ) -> Rows:
-        """Return rows as activations of what is frozen, which is the base model's, or as they are where nothing is."""
-        if plan.num_frozen == 0:
-            return InputRows(rows, tuned, views=views)
-        network.start = plan.num_frozen
-        return boundary_rows(
-            rows,
-            self.backbone,
-            network.names[plan.num_frozen - 1],
-            views,
-            epochs=self.settings.config.max_epochs,
-            cached={"auto": None, "cached": True, "computed": False}[self.settings.boundary],
-            runtime=self.settings.runtime,
-            store=store,
-            progress=progress,
-        )
-
     def _unit(self, rows: Dataset) -> Array:
         """Return targets in the unit the network answers in: numbers standardised, others as they are."""
         assert rows.targets is not None
@@ -312,7 +262,7 @@ class AdaptationJob:
 
     def _body_outputs(self, network: Network, rows: TrainingRows, seen_md: Array) -> Array:
         """Return what the head of the model is given: features before hidden layers; those seen where it has none."""
-        if network.names[-1] != _HIDDEN:
+        if network.names[-1] != HIDDEN:
             return seen_md
         names = network.names[network.start : -1]
         if not names:
