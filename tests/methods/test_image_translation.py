@@ -13,6 +13,7 @@ from torch import nn
 
 from headstart.core.errors import ConfigError, ShapeError
 from headstart.methods.image_translation import Generator, ImageTranslation, PatchCritic, TranslatedRows, Translator
+from headstart.methods.image_translation.networks import Generators
 from headstart.methods.image_translation.terms import (
     CycleTranslation,
     PatchCritics,
@@ -49,14 +50,39 @@ def moved(part: nn.Module) -> nn.Module:
 def scene() -> SimpleNamespace:
     """Return generators, critics, a classifier, and batches of both domains as the loop makes them."""
     there, back = moved(Generator(1, 4, 1, seed=0)), moved(Generator(1, 4, 1, seed=1))
-    network = Network({"to_target": there, "to_source": back}, {"main": nn.Flatten()})
+    network = Network({"generators": Generators(there, back)}, {"main": nn.Flatten()})
     critics = PatchCritics(width=4)
     torch.manual_seed(0)
     classifier = Network({"features": nn.Flatten()}, {"main": nn.Linear(64, 2)})
     x, y = torch.from_numpy(images(3, 0.0, 0)), torch.from_numpy(images(5, 1.0, 1))
-    made = network(x, activations=True)
-    source, target = Batch(hidden=(x,), activations=made.activations), Batch(hidden=(y,))
+    source, target = Batch(hidden=(x,)), Batch(hidden=(y,))
     return SimpleNamespace(**locals())
+
+
+def test_a_generator_is_its_layers_on_gathered_pixels() -> None:
+    generator = moved(Generator(1, 4, 1, seed=0)).double()
+    image = np.random.default_rng(4).random((1, 8, 12))
+
+    def convolve(maps: np.ndarray, layer: nn.Module) -> np.ndarray:
+        weight, bias = (tensor.detach().numpy() for tensor in (layer.weight, layer.bias))
+        padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+        height, width = maps.shape[1:]
+        windows = np.stack([padded[:, r : r + height, c : c + width] for r in range(3) for c in range(3)], axis=1)
+        return np.einsum("oik,ikhw->ohw", weight.reshape(*weight.shape[:2], 9), windows) + bias[:, None, None]
+
+    def normed(maps: np.ndarray) -> np.ndarray:
+        centred = maps - maps.mean((1, 2), keepdims=True)
+        return centred / np.sqrt(maps.var((1, 2), keepdims=True) + 1e-5)
+
+    gathered = np.stack([image[0, row::2, column::2] for row in (0, 1) for column in (0, 1)])
+    maps = np.maximum(normed(convolve(gathered, generator.enter)), 0)
+    block = generator.blocks[0]
+    maps = maps + normed(convolve(np.maximum(normed(convolve(maps, block.first)), 0), block.second))
+    change = convolve(maps, generator.leave)
+    expected = image.copy()
+    for place, (row, column) in enumerate((row, column) for row in (0, 1) for column in (0, 1)):
+        expected[0, row::2, column::2] += change[place]
+    np.testing.assert_allclose(generator(torch.from_numpy(image[None])).detach().numpy()[0], expected, atol=1e-10)
 
 
 def test_least_squares_are_their_formulas() -> None:

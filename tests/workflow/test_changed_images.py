@@ -115,6 +115,25 @@ def test_rows_are_changed_the_same_under_a_seed_and_others_are_known_apart(
     assert np.array_equal(np.asarray(part.read(0)), rows[0][2])
 
 
+def test_grey_images_stay_grey_and_coloured_ones_of_a_grey_translation_keep_their_colours(network: Backbone) -> None:
+    random = np.random.default_rng(0)
+    source, target = (
+        open_dataset(np.repeat(random.integers(low, low + 100, (12, 40, 40, 1)), 3, axis=3).astype(np.uint8))
+        for low in (0, 150)
+    )
+    change = GeneratorTranslation(**SHORT).learn(source, target, network)
+    changed = np.asarray(change(source).read(3))
+    assert (changed == changed[..., :1]).all()
+    coloured = domains()[0].unlabelled()
+    transform: Any = network.transform
+    size = {"height": transform.resize_height, "width": transform.resize_width}
+    whole = type(transform)(**{**vars(transform), **size, "crop_fraction": 1.0})
+    before, after = (decode_image(rows.read(0), whole).astype(np.int64) for rows in (coloured, change(coloured)))  # type: ignore[arg-type]
+    moves = after - before
+    inside = ((after > 0) & (after < 255)).all(axis=2)
+    assert np.ptp(moves, axis=2)[inside].max() <= 1 and np.abs(moves).max() > 0
+
+
 def test_what_is_no_image_or_no_class_is_refused(network: Backbone) -> None:
     source, target = domains()
     table = open_dataset(np.eye(4, dtype=np.float32), labels=["a", "b", "a", "b"])

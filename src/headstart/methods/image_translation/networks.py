@@ -1,11 +1,13 @@
 """Small networks that change images and that judge them: enough for digits on a processor.
 
-    generator    x + out(up(blocks(down(in(x)))))        instance normalisation; the identity at the start
+    generator    x + spread(out(blocks(in(gather(x)))))      instance normalisation; the identity at the start
+                 gather: four neighbouring pixels become channels of one place; spread: the way back
     critic       a map of numbers, one for each patch of the image
 
 Source: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV 2017
 (arXiv:1703.10593), section 4 and appendix 7.2, but small; that a generator adds to its input and begins as the identity is ours,
-and that critics do not normalise, so that they see the level of light.
+and that critics do not normalise, so that they see the level of light. Gathered pixels (the way back: Shi et al., CVPR 2016,
+arXiv:1609.05158) stand for strided convolutions: all layers work at half size, on channels a processor is quick at.
 Use them for images of up to some 64 pixels a side. They ignore what the images show.
 Shapes: b images, c channels, h x w pixels (multiples of 4).
 """
@@ -20,7 +22,7 @@ from torch.nn import functional
 
 from headstart.core.seeds import derive_seed
 
-__all__ = ["Generator", "PatchCritic"]
+__all__ = ["Generator", "Generators", "PatchCritic"]
 
 
 class _Block(nn.Module):
@@ -41,9 +43,9 @@ class Generator(nn.Module):
     channels : int
         Of the image.
     width : int
-        Maps at full size; twice as many at half of it.
+        Maps, at half of the image's size.
     num_blocks : int
-        Residual blocks at half size.
+        Residual blocks; each lets a pixel see eight pixels farther.
     seed : int
         Of the first weights.
 
@@ -58,22 +60,41 @@ class Generator(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "generator"))
-            self.enter = nn.Conv2d(channels, width, 5, padding=2)
-            self.down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-            self.blocks = nn.Sequential(*(_Block(2 * width) for _ in range(num_blocks)))
-            self.up = nn.Conv2d(2 * width, width, 3, padding=1)
-            self.leave = nn.Conv2d(width, channels, 3, padding=1)
+            self.enter = nn.Conv2d(4 * channels, width, 3, padding=1)
+            self.blocks = nn.Sequential(*(_Block(width) for _ in range(num_blocks)))
+            self.leave = nn.Conv2d(width, 4 * channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return changed images."""
-        maps = functional.relu(functional.instance_norm(self.enter(images)))
-        maps = self.blocks(functional.relu(functional.instance_norm(self.down(maps))))
-        maps = functional.interpolate(maps, scale_factor=2.0, mode="nearest")
-        maps = functional.relu(functional.instance_norm(self.up(maps)))
-        change: Tensor = self.leave(maps)
+        maps = functional.relu(functional.instance_norm(self.enter(functional.pixel_unshuffle(images, 2))))
+        change: Tensor = functional.pixel_shuffle(self.leave(self.blocks(maps)), 2)
         return images + change
+
+
+class Generators(nn.Module):
+    """Both directions, held together while they train; as a layer it lets images through, for each loss asks for what it needs.
+
+    Parameters
+    ----------
+    to_target, to_source : Generator
+        From source images to target images, and back.
+
+    Examples
+    --------
+    >>> images = torch.rand(2, 1, 8, 8)
+    >>> Generators(Generator(1), Generator(1))(images) is images
+    True
+    """
+
+    def __init__(self, to_target: Generator, to_source: Generator) -> None:
+        super().__init__()
+        self.to_target, self.to_source = to_target, to_source
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images."""
+        return images
 
 
 class PatchCritic(nn.Module):

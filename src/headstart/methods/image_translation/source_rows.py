@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from headstart.backbones import Backbone
 from headstart.core.digests import digest_array, digest_json, digest_many
@@ -39,6 +38,16 @@ from headstart.methods.adaptations.adversarial import dann
 from headstart.methods.adaptations.carry_out import Adapting, adapt_network, loss_of, make_recipe
 from headstart.methods.adaptations.heads import steps_to_epochs
 from headstart.methods.image_translation.fourier import swap_amplitude
+from headstart.methods.image_translation.thumbnails import (
+    LEAST_SIDE,
+    Thumbnails,
+    are_grey,
+    resized,
+    small_size,
+    thumbnails,
+    to_bytes,
+    to_unit,
+)
 from headstart.methods.image_translation.translating import ImageTranslation, Translator
 from headstart.methods.tuning_rows import readable_rows
 from headstart.training import Network, TrainingConfig, TrainingRows
@@ -48,7 +57,6 @@ __all__ = ["CyCADATranslation", "FourierTranslation", "GeneratorTranslation", "S
 Pixels = NDArray[np.uint8]
 Change = Callable[[Dataset], Dataset]
 
-_LEAST_SIDE = 8
 _BATCH = 32
 
 
@@ -174,10 +182,10 @@ class FourierTranslation(SourceTranslation):
 
         def change(content: Any, digest: str) -> Pixels:
             other = _content(target, partner(digest))
-            own, theirs = (_unit(decode_image(image, transform)) for image in (content, other))
+            own, theirs = (to_unit(decode_image(image, transform)) for image in (content, other))
             read = min(own.shape[-2:])
             side = min(_shorter_side(content), _shorter_side(other), read)
-            return _bytes(swap_amplitude(own, theirs, self.size * side / read).clamp(0, 1))
+            return to_bytes(swap_amplitude(own, theirs, self.size * side / read).clamp(0, 1))
 
         def identity(digest: str) -> str:
             return digest_json({"fda": self.size, "of": "own side", "partner": others[partner(digest)]})
@@ -210,14 +218,14 @@ class GeneratorTranslation(SourceTranslation):
     keeps_classes: ClassVar[bool] = False
 
     side: int = 32
-    num_steps: int = 300
-    width: int = 8
-    num_blocks: int = 1
+    num_steps: int = 600
+    width: int = 16
+    num_blocks: int = 2
 
     def __post_init__(self) -> None:
-        if self.side < _LEAST_SIDE or self.num_steps < 1:
+        if self.side < LEAST_SIDE or self.num_steps < 1:
             raise ConfigError(
-                f"{type(self).__name__}: side is at least {_LEAST_SIDE} pixels and num_steps at least 1; got {self.side} and "
+                f"{type(self).__name__}: side is at least {LEAST_SIDE} pixels and num_steps at least 1; got {self.side} and "
                 f"{self.num_steps}."
             )
 
@@ -232,10 +240,14 @@ class GeneratorTranslation(SourceTranslation):
         if self.keeps_classes and (source.task is None or source.task.kind != "classification"):
             kind = "no" if source.task is None else source.task.kind
             raise ConfigError(f"{self.name}: keeps classes, and the source has {kind} labels; use cyclegan instead.")
-        small = _small_size(transform, self.side)
-        images = [_Thumbnails(_thumbnails(rows, transform, small)) for rows in (source, target)]
+        small = small_size(transform, self.side)
+        images = [thumbnails(rows, transform, small) for rows in (source, target)]
+        channels = 1 if are_grey(images) else 3
         labels = source.targets if self.keeps_classes else None
-        rows, others = TrainingRows(images[0], labels), TrainingRows(images[1], None)
+        rows, others = (
+            TrainingRows(Thumbnails(part[:, :channels]), known)
+            for part, known in zip(images, (labels, None), strict=True)
+        )
         task = source.task if source.task is not None and self.keeps_classes else Task("classification", ("a", "b"))
         identity = {
             "translation": [self.name, self.side, self.num_steps, self.width, self.num_blocks, self.seed],
@@ -244,24 +256,21 @@ class GeneratorTranslation(SourceTranslation):
         }
         classifier = None
         if self.keeps_classes:
-            classifier = self._classifier(rows, others, task, small, checkpoint, identity, progress)
-        config = replace(
-            ImageTranslation().config,
-            batch_size=_BATCH,
-            max_epochs=steps_to_epochs(self.num_steps, len(rows), len(others), _BATCH),
-            seed=self.seed,
-        )
+            classifier = self._classifier(rows, others, task, (channels, *small), checkpoint, identity, progress)
+        config = ImageTranslation().config
+        epochs = steps_to_epochs(self.num_steps, len(rows), len(others), config.batch_size)
+        config = replace(config, max_epochs=epochs, seed=self.seed)
         translator = ImageTranslation(
             config, width=self.width, num_blocks=self.num_blocks, seed=derive_seed(self.seed, "translation") % 2**31
         ).fit(rows, others, task, classifier=classifier, checkpoint=checkpoint, identity=identity, progress=progress)
-        return _by_generator(translator, transform, small)
+        return _by_generator(translator, transform, small, grey=channels == 1)
 
     def _classifier(
         self,
         rows: TrainingRows,
         others: TrainingRows,
         task: Task,
-        small: tuple[int, int],
+        shape: tuple[int, int, int],
         checkpoint: Path | None,
         identity: dict[str, Any],
         progress: Progress | None,
@@ -276,7 +285,7 @@ class GeneratorTranslation(SourceTranslation):
             restore_best=False,
             seed=self.seed,
         )
-        network = _small_network(small, task.num_outputs, self.width, derive_seed(self.seed, "classifier") % 2**31)
+        network = _small_network(shape, task.num_outputs, self.width, derive_seed(self.seed, "classifier") % 2**31)
         recipe = make_recipe(source_only, task, config, rows)
         job = Adapting(network, task, rows, others, recipe, config, loss_of(task, config, rows))
         folder = None if checkpoint is None else checkpoint / "classifier"
@@ -354,7 +363,7 @@ def _changed(
     )
 
 
-def _by_generator(translator: Translator, transform: ImageTransform, small: tuple[int, int]) -> Change:
+def _by_generator(translator: Translator, transform: ImageTransform, small: tuple[int, int], *, grey: bool) -> Change:
     generator = translator.to_target.cpu().eval()
     own = digest_many(
         [digest_array(tensor.numpy()) for _, tensor in sorted(generator.state_dict().items())] + [str(small)]
@@ -363,59 +372,12 @@ def _by_generator(translator: Translator, transform: ImageTransform, small: tupl
     @torch.no_grad()
     def change(content: Any, digest: str) -> Pixels:
         del digest
-        image = 2 * _unit(decode_image(content, transform)) - 1
-        reduced = _resized(image, small)
-        moved: Tensor = generator(reduced) - reduced
-        return _bytes(((image + _resized(moved, tuple(image.shape[-2:])) + 1) / 2).clamp(0, 1))
+        image = 2 * to_unit(decode_image(content, transform)) - 1
+        reduced = resized(image.mean(1, keepdim=True) if grey else image, small)
+        moved: Tensor = generator(reduced) - reduced  # of a grey one the same for all channels
+        return to_bytes(((image + resized(moved, tuple(image.shape[-2:])) + 1) / 2).clamp(0, 1))
 
     return lambda rows: _changed(rows, transform, change, lambda digest: own)
-
-
-class _Thumbnails:
-    """Small images in memory, as training rows."""
-
-    num_views = 1
-
-    def __init__(self, images_nchw: Tensor) -> None:
-        self.images = images_nchw
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.uint64] | None = None) -> tuple[Tensor, ...]:
-        """Return some rows."""
-        del draws
-        return (self.images[torch.from_numpy(np.asarray(indices, np.int64))],)
-
-    def close(self) -> None:
-        """Nothing to let go."""
-
-
-def _thumbnails(rows: Dataset, transform: ImageTransform, small: tuple[int, int]) -> Tensor:
-    """Return images from -1 to 1, float32 (n, 3, *small)."""
-    found = [
-        _resized(2 * _unit(decode_image(_content(rows, place), transform)) - 1, small) for place in range(len(rows))
-    ]
-    return torch.cat(found)
-
-
-def _small_size(transform: ImageTransform, side: int) -> tuple[int, int]:
-    """Return height and width whose longer one is at most ``side``, both multiples of 4.
-
-    Examples
-    --------
-    >>> _small_size(ImageTransform(224, 112), 32), _small_size(ImageTransform(16, 16), 32)
-    ((32, 16), (16, 16))
-    """
-    share = min(1.0, side / max(transform.height, transform.width))
-    height, width = (max(_LEAST_SIDE, round(share * length / 4) * 4) for length in (transform.height, transform.width))
-    return height, width
-
-
-def _resized(images: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    return interpolate(images, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _content(rows: Dataset, place: int) -> Any:
@@ -427,20 +389,11 @@ def _shorter_side(content: Any) -> int:
     return min(sniff(content)[1:]) if isinstance(content, bytes) else min(content.shape[:2])
 
 
-def _unit(pixels: Pixels) -> Tensor:
-    """Return pixels (h, w, 3) as a batch of one image from 0 to 1, (1, 3, h, w)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
-
-
-def _bytes(image: Tensor) -> Pixels:
-    return np.asarray((255 * image[0]).round().permute(1, 2, 0).contiguous().to(torch.uint8).numpy())
-
-
-def _small_network(small: tuple[int, int], num_outputs: int, width: int, seed: int) -> Network:
+def _small_network(shape: tuple[int, int, int], num_outputs: int, width: int, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         maps = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1),
+            nn.Conv2d(shape[0], width, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(width, 2 * width, 3, padding=1),
@@ -448,6 +401,6 @@ def _small_network(small: tuple[int, int], num_outputs: int, width: int, seed: i
             nn.MaxPool2d(2),
         )
         features = nn.Sequential(
-            nn.Flatten(), nn.Linear(2 * width * (small[0] // 4) * (small[1] // 4), 4 * width), nn.ReLU()
+            nn.Flatten(), nn.Linear(2 * width * (shape[1] // 4) * (shape[2] // 4), 4 * width), nn.ReLU()
         )
         return Network({"maps": maps, "features": features}, {"main": nn.Linear(4 * width, num_outputs)})

@@ -9,32 +9,30 @@
 Source: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV 2017
 (arXiv:1703.10593), equations 2 and 3 and section 4, cycle = 10, without its store of earlier images; Hoffman et al., "CyCADA:
 Cycle-Consistent Adversarial Domain Adaptation", ICML 2018 (arXiv:1711.03213), equation 4, for the semantic terms.
-Use them in two phases of one step on a network whose segments are G and F in a row, so that source rows run through
-the whole cycle. They ignore labels.
+Use them in two phases of one step on a network with one segment, `Generators`. They ignore labels.
 Shapes: b source images, m target images, c channels, h x w pixels.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.core.errors import ConfigError
 from headstart.core.seeds import derive_seed
-from headstart.methods.image_translation.networks import PatchCritic
+from headstart.methods.image_translation.networks import Generators, PatchCritic
 from headstart.objectives import Batch, Objective, Setup, cross_entropy
 from headstart.training import Network
 
 __all__ = [
-    "TO_SOURCE",
-    "TO_TARGET",
+    "GENERATORS",
     "CycleTranslation",
     "PatchCritics",
     "least_squares_critic",
     "least_squares_fooling",
 ]
 
-TO_TARGET, TO_SOURCE = "to_target", "to_source"
+GENERATORS = "generators"
 
 
 def least_squares_critic(real: Tensor, made: Tensor) -> Tensor:
@@ -79,7 +77,7 @@ class PatchCritics(Objective):
         In use, if `prepare` has not been called.
     """
 
-    needs = frozenset({"hidden", "activations"})
+    needs = frozenset({"hidden"})
 
     def __init__(self, channels: int = 1, width: int = 16, seed: int = 0, weight: float = 1.0) -> None:
         super().__init__()
@@ -87,7 +85,7 @@ class PatchCritics(Objective):
         self.source, self.target = (
             PatchCritic(channels, width, derive_seed(seed, name)) for name in ("source", "target")
         )
-        self.generators: list[nn.Module] = []  # in a list: they are the network's
+        self.generators: list[Generators] = []  # in a list: they are the network's
 
     def prepare(self, setup: Setup) -> None:
         """Find the generators."""
@@ -96,8 +94,9 @@ class PatchCritics(Objective):
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times both critics' losses; nothing reaches the generators."""
         x, y = images_of(self, source, target)
+        (generators,) = self.generators
         with torch.no_grad():
-            made_target, made_source = self.take(source, "activations", TO_TARGET).detach(), self.generators[1](y)
+            made_target, made_source = generators.to_target(x), generators.to_source(y)
         loss = least_squares_critic(self.target(y), self.target(made_target))
         return self.weight * (loss + least_squares_critic(self.source(x), self.source(made_source)))
 
@@ -122,7 +121,7 @@ class CycleTranslation(Objective):
         If a weight is below 0, or there is a semantic weight without a classifier.
     """
 
-    needs = frozenset({"hidden", "activations"})
+    needs = frozenset({"hidden"})
 
     def __init__(
         self,
@@ -142,7 +141,7 @@ class CycleTranslation(Objective):
         self._critics = [critics]
         self._classifier = [] if classifier is None else [classifier.twin()]
         self.cycle, self.identity, self.semantic, self.weight = cycle, identity, semantic, weight
-        self.generators: list[nn.Module] = []
+        self.generators: list[Generators] = []
 
     def config(self) -> dict[str, float]:
         """Return the weights: critics and classifier are parts of the run, not options."""
@@ -155,13 +154,13 @@ class CycleTranslation(Objective):
     def forward(self, source: Batch, target: Batch | None = None) -> Tensor:
         """Return ``weight`` times the sum of the terms."""
         x, y = images_of(self, source, target)
-        to_target, to_source = self.generators
-        made_target, made_source = self.take(source, "activations", TO_TARGET), to_source(y)
+        to_target, to_source = self.generators[0].to_target, self.generators[0].to_source
+        made_target, made_source = to_target(x), to_source(y)
         critics = self._critics[0]
         loss = least_squares_fooling(critics.target(made_target)) + least_squares_fooling(critics.source(made_source))
         if self.cycle:
-            back = self.take(source, "activations", TO_SOURCE)
-            loss = loss + self.cycle * ((back - x).abs().mean() + (to_target(made_source) - y).abs().mean())
+            there, back = to_source(made_target), to_target(made_source)
+            loss = loss + self.cycle * ((there - x).abs().mean() + (back - y).abs().mean())
         if self.identity:
             loss = loss + self.identity * ((to_source(x) - x).abs().mean() + (to_target(y) - y).abs().mean())
         if self.semantic:
@@ -191,6 +190,7 @@ def images_of(objective: Objective, source: Batch, target: Batch | None) -> tupl
     return first[0], second[0]
 
 
-def _generators(setup: Setup) -> list[nn.Module]:
-    segments = setup.segments()
-    return [segments[TO_TARGET], segments[TO_SOURCE]]
+def _generators(setup: Setup) -> list[Generators]:
+    found = setup.segments()[GENERATORS]
+    assert isinstance(found, Generators)
+    return [found]

@@ -29,8 +29,8 @@ from headstart.core.files import atomic_path
 from headstart.core.progress import Progress
 from headstart.core.seeds import derive_seed
 from headstart.core.tasks import Task
-from headstart.methods.image_translation.networks import Generator
-from headstart.methods.image_translation.terms import TO_SOURCE, TO_TARGET, CycleTranslation, PatchCritics
+from headstart.methods.image_translation.networks import Generator, Generators
+from headstart.methods.image_translation.terms import GENERATORS, CycleTranslation, PatchCritics
 from headstart.training import History, Network, Phase, TrainingConfig, TrainingRows, train
 from headstart.training.checkpoint import Checkpoint
 from headstart.training.rows import Rows
@@ -38,12 +38,11 @@ from headstart.training.rows import Rows
 __all__ = ["ImageTranslation", "TranslatedRows", "Translator"]
 
 _CONFIG = TrainingConfig(
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     betas=(0.5, 0.9),
     weight_decay=0.0,
-    batch_size=32,
+    batch_size=16,
     max_epochs=10,
-    schedule="constant",
     precision="fp32",
 )
 
@@ -66,7 +65,7 @@ class Translator:
 
     def save(self, path: Path) -> Path:
         """Write the weights as one safetensors file and return its path."""
-        parts = {TO_TARGET: self.to_target, TO_SOURCE: self.to_source}
+        parts = {"to_target": self.to_target, "to_source": self.to_source}
         tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
         with atomic_path(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
@@ -75,7 +74,7 @@ class Translator:
     def load(self, path: Path) -> Translator:
         """Take the weights that `save` wrote, for generators of the same size, and return this translator."""
         tensors = load_file(path)
-        for name, part in ((TO_TARGET, self.to_target), (TO_SOURCE, self.to_source)):
+        for name, part in (("to_target", self.to_target), ("to_source", self.to_source)):
             part.load_state_dict(
                 {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
             )
@@ -89,7 +88,8 @@ class ImageTranslation:
     Parameters
     ----------
     config : TrainingConfig
-        Of the loop; a constant rate of 1e-3 with betas (0.5, 0.9) when left out, as such games need a short memory.
+        Of the loop; batches of 16, a rate of 3e-3 that falls to 0, and betas (0.5, 0.9), as such games need a short memory,
+        when left out.
     cycle, identity, semantic : float, at least 0
         Weights of the generators' terms; ``semantic`` counts where a classifier is given.
     width, num_blocks : int
@@ -149,11 +149,9 @@ class ImageTranslation:
         channels = self._channels(source, target)
         generators = [
             Generator(channels, self.width, self.num_blocks, derive_seed(self.seed, name))
-            for name in (TO_TARGET, TO_SOURCE)
+            for name in ("to_target", "to_source")
         ]
-        network = Network(
-            dict(zip((TO_TARGET, TO_SOURCE), generators, strict=True)), {"main": _Silent(task.num_outputs)}
-        )
+        network = Network({GENERATORS: Generators(*generators)}, {"main": _Silent(task.num_outputs)})
         critics = PatchCritics(channels, self.width, self.seed)
         semantic = 0.0 if classifier is None else self.semantic
         translation = CycleTranslation(critics, classifier, self.cycle, self.identity, semantic)
