@@ -244,8 +244,8 @@ def test_a_trial_has_a_share_of_the_steps(network: Backbone) -> None:
     fda, cycada = translation_entrants(plan.translations, LogisticRegression(), two, 0, False, None)
     assert fda.estimator.trial(30) is None  # type: ignore[attr-defined]
     few, longer = cycada.estimator.trial(30)  # type: ignore[attr-defined]
-    assert few.aligner.translation.num_steps == 30 and longer == 10.0
-    assert few.estimator.num_steps == 20  # of 200
+    assert few.aligner.translation.num_steps == 30 and longer == 20.0
+    assert few.estimator.num_steps == 10  # of 200
 
 
 @pytest.mark.golden
