@@ -9,7 +9,8 @@ Shapes: n images, h x w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +50,8 @@ class Thumbnails:
 
 def thumbnails(rows: Dataset, transform: ImageTransform, small: tuple[int, int]) -> Tensor:
     """Return images from -1 to 1, float32 (n, 3, *small)."""
-    found = [resized(2 * to_unit(decode_image(rows.read(place), transform)) - 1, small) for place in range(len(rows))]
-    return torch.cat(found)
+    contents: Iterator[Any] = (rows.read(place) for place in range(len(rows)))
+    return torch.cat([resized(2 * to_unit(decode_image(content, transform)) - 1, small) for content in contents])
 
 
 def are_grey(parts: Sequence[Tensor]) -> bool:
