@@ -94,8 +94,21 @@ _METHODS = (
         "test-time",
         "method",
         "headstart.methods.test_time:TestTimeAdaptation",
-        "a trained model goes on learning from unlabelled rows: tent, eata, adabn, moments, lame",
+        "a trained model adapts to unlabelled rows without its training rows",
     ),
+)
+
+
+def _test_time(name: str, summary: str) -> Entry:
+    return Entry(name, "test-time", "headstart.methods.test_time:TestTimeAdaptation", summary)
+
+
+_TEST_TIME = (
+    _test_time("tent", "scale and shift of normalisation layers learn to give sure answers"),
+    _test_time("eata", "the same from sure, unlike rows, and what mattered before stays"),
+    _test_time("adabn", "statistics of batch normalisation from the target, nothing trains"),
+    _test_time("moments", "features get the mean and deviation of the training rows, which the model keeps"),
+    _test_time("lame", "near target rows correct each other's answers, the network stays"),
 )
 
 _HEADS = (
@@ -280,6 +293,7 @@ _WRITTEN = {
     "objective": (*_OBJECTIVES, *DEEP_OBJECTIVES),
     "adaptation": RECIPES,
     "translation": TRANSLATIONS,
+    "test-time": _TEST_TIME,
     "score": _SCORES,
     "distance": DISTANCES,
     "aligner": ALIGNERS,
@@ -396,7 +410,7 @@ def describe(kind: Kind) -> str:
     """
     known = entries(kind)
     widest = max(len(entry.name) for entry in known)
-    plural = {"backbone": "base models", "strategy": "strategies"}
+    plural = {"backbone": "base models", "strategy": "strategies", "test-time": "methods for a saved model"}
     lines = [plural.get(kind, f"{kind}s")]
     for entry in known:
         lines.append(f"  {entry.name:<{widest}}  {entry.summary}".rstrip())

@@ -18,6 +18,7 @@ Kind = Literal[
     "objective",
     "adaptation",
     "translation",
+    "test-time",
     "metric",
     "distance",
     "aligner",

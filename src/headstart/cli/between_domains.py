@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headstart.catalog import entries
 from headstart.cli.options import (
     BackboneOption,
     Image,
@@ -62,13 +63,22 @@ def gap(
 
 
 def adapt(
-    source: Annotated[list[str], typer.Argument(help="Labelled rows, as for fit; several are several sources.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(help="Labelled rows, as for fit, several are several sources; or a saved model's folder."),
+    ],
     target: Annotated[str, typer.Argument(help="Rows of the other domain; their labels, if any, choose nothing.")],
     few: Annotated[
         str | None, typer.Option(help="A few labelled rows of the target's domain, which are not among the target.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", "-m", help="Methods to try, joined by commas; see `headstart methods`.")
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Methods to try, joined by commas; see `headstart methods`. For a saved model: "
+            f"{', '.join(entry.name for entry in entries('test-time'))}.",
+        ),
     ] = None,
     objectives: Annotated[
         str | None, typer.Option(help='A joint loss for a network to try, such as "ce + 0.5*coral + mcc".')
@@ -92,7 +102,10 @@ def adapt(
 ) -> None:
     """Answer for an unlabelled domain with what a labelled one taught.
 
+    \b
     Example: headstart adapt photos/ sketches/ --out adapted
+    A saved model, whose training rows are gone:
+             headstart adapt runs/photos dusk/ --method tent --out adapted
     """
     from headstart.workflow import adapt as run_adapt
 

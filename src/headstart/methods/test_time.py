@@ -3,7 +3,8 @@
     tent    entropy of the target rows, over scale and shift of the normalisation layers; statistics from the target
     eata    the same over sure, unlike rows, and scale and shift that mattered for the source stay
     adabn   statistics of batch normalisation from the target, nothing trains
-    moments features of target rows get the mean and deviation that those of source rows have, each by itself; the network stays
+    moments features of target rows get the mean and deviation that those of source rows have, each by itself; the network stays.
+            The model keeps both of its training rows, so that these may be gone
     lame    the network stays; near target rows correct each other's answers
 
 Source: Wang et al., "Tent", ICLR 2021 (arXiv:2006.10726); Niu et al., ICML 2022 (arXiv:2204.02610); Li et al. (arXiv:1603.04779);
@@ -33,7 +34,7 @@ from headstart.core.errors import ConfigError, DataError
 from headstart.core.progress import Progress
 from headstart.core.seeds import generator
 from headstart.data import Dataset
-from headstart.features import FeatureStore
+from headstart.features import Features, FeatureStore
 from headstart.heads import Head, NetworkHead, OpenSetHead
 from headstart.methods.fisher_anchor import FisherAnchor, diagonal_fisher
 from headstart.methods.network_outputs import network_outputs
@@ -45,7 +46,7 @@ from headstart.model.novelty import NoveltyScorer
 from headstart.objectives import EATA, Entropy, Objective
 from headstart.training import InputRows, Network, ParameterGroup, Phase, Plan, TrainingConfig, TrainingRows, train
 
-__all__ = ["TestTimeAdaptation", "TestTimeMethod"]
+__all__ = ["TestTimeAdaptation", "TestTimeMethod", "moment_map"]
 
 TestTimeMethod = Literal["tent", "eata", "adabn", "moments", "lame"]
 
@@ -124,6 +125,7 @@ class TestTimeAdaptation:
         *,
         source_rows: Dataset | None = None,
         store: FeatureStore | bool | None = None,
+        runtime: str = "auto",
         progress: Progress | None = None,
     ) -> Model:
         """Return a new model for the target; the one that is given stays as it is.
@@ -135,26 +137,29 @@ class TestTimeAdaptation:
         target_rows : Dataset
             At least two; labels that come with them are taken off.
         source_rows : Dataset, optional
-            Rows like those the model learned from; labels are not looked at. moments needs them, and eata takes the target's for
-            what it keeps when they are left out.
+            Rows like those the model learned from; labels are not looked at. Left out, moments takes mean and deviation that the
+            model keeps of its training rows (`NoveltyScorer.moments`), and eata the target's rows for what it keeps.
         store : FeatureStore or bool, optional
             Feature cache, for moments and lame.
+        runtime : str
+            What computes features, for moments and lame, as for `Model.predict`.
         progress : Progress, optional
             Gets one stage.
 
         Raises
         ------
         ConfigError
-            If the model has no layers that the method adapts, or answers another task; if moments gets no source rows.
+            If the model has no layers that the method adapts, or answers another task; if moments gets no source rows and the
+            model keeps no moments.
         DataError
             If there are fewer than two target rows that can be read, or they are of another modality.
         """
         self._check(model)
         rows = _readable(target_rows, model, "target rows")
         if self.method == "lame":
-            return self._correct(model, rows, store, progress)
+            return self._correct(model, rows, {"store": store, "runtime": runtime, "progress": progress})
         if self.method == "moments":
-            return self._match(model, rows, source_rows, store, progress)
+            return self._match(model, rows, source_rows, {"store": store, "runtime": runtime, "progress": progress})
         tuned = model.backbone.copy()
         network = Network.of(tuned, {"main": model.head.to_module()}, stages=())
         kind, names = affine_parameters(network)
@@ -264,12 +269,10 @@ class TestTimeAdaptation:
             if given is not inputs:
                 given.close()
 
-    def _correct(
-        self, model: Model, rows: Dataset, store: FeatureStore | bool | None, progress: Progress | None
-    ) -> Model:
+    def _correct(self, model: Model, rows: Dataset, how: dict[str, Any]) -> Model:
         """Return the model with answers that near target rows correct; it looks at the plain view alone."""
         plain = replace(model, views=model.views[:1])
-        features = plain.features(rows, store=store, progress=progress)
+        features = plain.features(rows, **how)
         values = features.values_nd
         values = values if values.ndim == 2 else values[:, 0]
         head = LAMEHead.fitted(model.head, values, num_neighbours=self.num_neighbours, weight=self.agreement)
@@ -277,36 +280,28 @@ class TestTimeAdaptation:
         facts = {"target_rows": len(values), "answers_changed": moved}
         return self._made(replace(plain, head=head, runtime=features.runtime.label), model, facts)
 
-    def _match(
-        self,
-        model: Model,
-        rows: Dataset,
-        source_rows: Dataset | None,
-        store: FeatureStore | bool | None,
-        progress: Progress | None,
-    ) -> Model:
+    def _match(self, model: Model, rows: Dataset, source_rows: Dataset | None, how: dict[str, Any]) -> Model:
         """Return the model with a head that reads target features as if they had the source's moments; plain view alone."""
-        if source_rows is None:
-            raise ConfigError(
-                "TestTimeAdaptation: moments brings target features to the mean and deviation of source features; give "
-                "source_rows (their labels are not looked at), or use 'adabn'."
-            )
         plain = replace(model, views=model.views[:1])
-        known = _readable(source_rows, model, "source rows")
-        found = [plain.features(part, store=store, progress=progress) for part in (known, rows)]
-        source_nd, target_md = (
-            np.asarray(item.values_nd if item.values_nd.ndim == 2 else item.values_nd[:, 0], np.float64)
-            for item in found
-        )
-        spread_d = target_md.std(axis=0)
-        moves_d = spread_d > 1e-6 * np.maximum(1.0, np.abs(target_md).max(axis=0))
-        scale_d = np.where(moves_d, source_nd.std(axis=0) / np.where(moves_d, spread_d, 1.0), 1.0)
-        shift_d = source_nd.mean(axis=0) - scale_d * target_md.mean(axis=0)
-        head = _behind_map(model.head, scale_d, shift_d)
+        facts: dict[str, Any] = {}
+        if source_rows is not None:
+            source_nd = _plain_values(plain.features(_readable(source_rows, model, "source rows"), **how))
+            moments: tuple[Array, Array] | None = (source_nd.mean(axis=0), source_nd.std(axis=0))
+            facts["source_rows"] = len(source_nd)
+        else:
+            moments = None if model.novelty is None else model.novelty.moments
+        if moments is None:
+            raise ConfigError(
+                "TestTimeAdaptation: moments brings target features to the mean and deviation of source features, and this model "
+                "keeps none of its training rows; give source_rows (their labels are not looked at), or use 'adabn'."
+            )
+        found = plain.features(rows, **how)
+        target_md = _plain_values(found)
+        head = _behind_map(model.head, *moment_map(moments, target_md))
         novelty = NoveltyScorer("standardised" if model.backbone.modality == "vector" else "cosine")
-        facts = {"target_rows": len(target_md), "source_rows": len(source_nd)}
-        runtime = found[1].runtime.label
-        return self._made(replace(plain, head=head, novelty=novelty.fit(target_md), runtime=runtime), model, facts)
+        facts["target_rows"] = len(target_md)
+        made = replace(plain, head=head, novelty=novelty.fit(target_md), runtime=found.runtime.label)
+        return self._made(made, model, facts)
 
     def _made(self, made: Model, model: Model, facts: dict[str, Any]) -> Model:
         provenance = copy.deepcopy(model.provenance)
@@ -316,6 +311,35 @@ class TestTimeAdaptation:
             **facts,
         }
         return replace(made, provenance=provenance, folder=None)
+
+
+def moment_map(moments: tuple[Array, Array], target_md: Array) -> tuple[Array, Array]:
+    """Return what gives target features the source's mean and deviation: ``scale_d * z + shift_d``, each feature by itself.
+
+    Parameters
+    ----------
+    moments : pair of arrays of shape (d,)
+        Mean and deviation of the source's features.
+    target_md : array of shape (m, d)
+        Features of target rows. One that never changes is moved, not stretched.
+
+    Examples
+    --------
+    >>> scale, shift = moment_map((np.array([1.0]), np.array([2.0])), np.array([[0.0], [8.0]]))       # mean 4, deviation 4
+    >>> scale.tolist(), shift.tolist()
+    ([0.5], [-1.0])
+    """
+    mean_d, deviation_d = (np.asarray(part, np.float64) for part in moments)
+    target = np.asarray(target_md, np.float64)
+    spread_d = target.std(axis=0)
+    moves_d = spread_d > 1e-6 * np.maximum(1.0, np.abs(target).max(axis=0))
+    scale_d = np.where(moves_d, deviation_d / np.where(moves_d, spread_d, 1.0), 1.0)
+    return scale_d, mean_d - scale_d * target.mean(axis=0)
+
+
+def _plain_values(found: Features) -> Array:
+    values = found.values_nd
+    return np.asarray(values if values.ndim == 2 else values[:, 0], np.float64)
 
 
 def _behind_map(head: Head, scale_d: Array, shift_d: Array) -> Head:

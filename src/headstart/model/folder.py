@@ -26,14 +26,15 @@ from headstart.core.files import atomic_path, own_folder, remove_leftovers, writ
 from headstart.core.preprocessing import TextTransform, View
 from headstart.core.tasks import Task
 from headstart.core.version import VERSION
-from headstart.heads import Head
 from headstart.model.card import model_card
 from headstart.model.model import Model
+from headstart.model.model_heads import load_model_head
 
-__all__ = ["FORMAT", "load_model", "save_model"]
+__all__ = ["FORMAT", "find_model", "load_model", "save_model"]
 
 FORMAT = 1
 _ASIDE = ".headstart.old"
+_LONGEST_PATH = 4096
 _LIMIT = 64 << 20  # a model.json larger than this is not ours
 
 
@@ -96,6 +97,24 @@ def _take_the_place(building: Path, folder: Path) -> None:
     remove_leftovers(folder.parent, f".{folder.name}.", _ASIDE)
 
 
+def find_model(source: Any) -> Path | None:
+    """Return the model folder that a path names, a run's folder standing for the model it holds; None for anything else.
+
+    It is known by its ``model.json``, as `save_model` writes it last.
+
+    Examples
+    --------
+    >>> find_model("no such folder") is None, find_model([1.0]) is None
+    (True, True)
+    """
+    if not isinstance(source, str | Path) or len(str(source)) >= _LONGEST_PATH or "\0" in str(source):
+        return None
+    for folder in (Path(source), Path(source) / "model"):
+        if folder.is_dir() and (folder / "model.json").is_file():
+            return folder
+    return None
+
+
 def load_model(folder: str | Path) -> Model:
     """Read a model folder back.
 
@@ -113,9 +132,7 @@ def load_model(folder: str | Path) -> Model:
 
     from headstart.backbones import build_backbone
 
-    folder = Path(folder)
-    if not (folder / "model.json").exists() and (folder / "model" / "model.json").exists():
-        folder = folder / "model"
+    folder = find_model(folder) or Path(folder)
     content = _read_description(folder)
     _check_files(folder, content)
     tensors = load_file(folder / "model.safetensors")
@@ -123,7 +140,7 @@ def load_model(folder: str | Path) -> Model:
         weights = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith("backbone.")}
         tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else None
         backbone = build_backbone(content["backbone"], weights, tokenizer)
-        head = _load_head(content["head"], _part(tensors, "head."))
+        head = load_model_head(content["head"], _part(tensors, "head."))
         novelty = _load_novelty(content.get("novelty"), _part(tensors, "novelty."))
         return Model(
             backbone=backbone,
@@ -230,18 +247,6 @@ def _check_files(folder: Path, content: dict[str, Any]) -> None:
 
 def _part(tensors: dict[str, Any], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): tensor.numpy() for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _load_head(config: dict[str, Any], state: dict[str, NDArray[Any]]) -> Head:
-    from headstart.heads import load_head
-    from headstart.model.adapted_head import AdaptedHead
-    from headstart.model.committee_head import CommitteeHead
-    from headstart.model.lame_head import LAMEHead
-
-    kinds: tuple[Any, ...] = (AdaptedHead, CommitteeHead, LAMEHead)
-    kind = next((kind for kind in kinds if kind.kind == config["kind"]), None)
-    head: Head = load_head(config, state) if kind is None else kind.from_state(config, state)
-    return head
 
 
 def _load_novelty(config: dict[str, Any] | None, state: dict[str, NDArray[Any]]) -> Any:

@@ -19,7 +19,8 @@ from headstart.alignment.lame import lame_probabilities, neighbour_affinity
 from headstart.alignment.neighbour_graph import SeenRows, nearest
 from headstart.core.checks import check_matrix, check_same_rows
 from headstart.core.errors import ConfigError, ModelError
-from headstart.heads import Head, load_head
+from headstart.heads import Head
+from headstart.model.model_heads import load_model_head
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +38,7 @@ class LAMEHead(Head):
     Parameters
     ----------
     head : Head
-        Solved or trained; classification.
+        Of any kind but this; classification.
     features_md : float array of shape (m, d)
         The target rows' features.
     answers_mk : float array of shape (m, k)
@@ -50,7 +51,7 @@ class LAMEHead(Head):
     Raises
     ------
     ConfigError
-        If the head answers another task than classification.
+        If the head answers another task than classification, or is corrected already.
     ShapeError
         If features and answers do not fit each other.
 
@@ -74,6 +75,10 @@ class LAMEHead(Head):
     ) -> None:
         if head.task.kind != "classification":
             raise ConfigError(f"LAMEHead: corrects answers of one class a row; this head answers {head.task.kind}.")
+        if isinstance(head, LAMEHead):
+            raise ConfigError(
+                "LAMEHead: the answers of this head are corrected by target rows already; adapt the model it was made from."
+            )
         check_matrix("LAMEHead", "features", features_md)
         check_same_rows("LAMEHead", "features", features_md, "answers", answers_mk)
         self.head, self.task = head, head.task
@@ -161,7 +166,9 @@ class LAMEHead(Head):
         """
         inner = {name.removeprefix("head."): array for name, array in state.items() if name.startswith("head.")}
         try:
-            head = load_head(config["head"], inner)
+            if config["head"]["kind"] == cls.kind:
+                raise ModelError("from_state: a LAME head within a LAME head is none of ours; do not trust this model.")
+            head = load_model_head(config["head"], inner)
             features, answers = np.asarray(state["features"]), np.asarray(state["answers"])
             if answers.ndim != 2 or answers.shape[1] != head.task.num_outputs or not np.isfinite(answers).all():
                 raise ModelError("from_state: the answers of the LAME head are damaged; fetch the model again.")

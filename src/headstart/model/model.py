@@ -116,7 +116,7 @@ class Model:
         DataError
             If the rows cannot be opened, or are of another kind than the model reads.
         """
-        rows = self._open(source, text, image)
+        rows = self.open_rows(source, text=text, image=image)
         features = self.features(rows, runtime=runtime, store=store, progress=progress)
         return self.predict_features(features, [rows.ids[i] for i in features.kept])
 
@@ -163,7 +163,14 @@ class Model:
             return {}
         return {"features": self.feature_names or None, "prefer": self.content_column or None}
 
-    def _open(self, source: Any, text: str | None, image: str | None) -> Dataset:
+    def open_rows(self, source: Any, *, text: str | None = None, image: str | None = None) -> Dataset:
+        """Return rows without labels, a table's columns in the order of the training table's.
+
+        Parameters
+        ----------
+        source, text, image
+            As for `predict`.
+        """
         if isinstance(source, Dataset):
             names = source.feature_names
             return source.select_features(self.feature_names) if self.feature_names and names else source

@@ -49,6 +49,8 @@ class NoveltyScorer:
         Distance above which a row is flagged.
     training_distances_r : float32 array of shape (r,)
         Leave-one-out distances of the reference rows, ascending.
+    moments : pair of float32 arrays of shape (d,), or None
+        Mean and deviation of every feature over all training rows; None of a scorer that was saved without them.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class NoveltyScorer:
         self.seed = seed
         self.threshold = np.inf
         self.training_distances_r: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
+        self.moments: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self._centre_d: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._scale_d: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._reference_rd: NDArray[np.float16] = np.zeros((0, 0), dtype=np.float16)
@@ -94,9 +97,11 @@ class NoveltyScorer:
             rows = np.sort(generator(self.seed, "novelty").choice(rows, self.max_reference, replace=False))
         width = features_nd.shape[1]
         self._centre_d, self._scale_d = np.zeros(width, np.float32), np.ones(width, np.float32)
+        centre_d = features_nd.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread_d = features_nd.std(axis=0, dtype=np.float64)
+        self.moments = centre_d, spread_d.astype(np.float32)
         if self.distance == "standardised":
-            self._centre_d = features_nd.mean(axis=0, dtype=np.float64).astype(np.float32)
-            spread_d = features_nd.std(axis=0, dtype=np.float64)
+            self._centre_d = centre_d
             self._scale_d = np.where(spread_d > 0, 1 / np.maximum(spread_d, 1e-30), 0).astype(np.float32)
         self._reference_rd = self._place(features_nd[rows]).astype(np.float16)
         nearest_r = self._nearest(self._reference_rd.astype(np.float32), leave_out_equal=True)
@@ -125,6 +130,22 @@ class NoveltyScorer:
         place_m = np.searchsorted(self.training_distances_r, self.distances(features_md), side="left")
         return 1 - place_m / max(1, len(self.training_distances_r))
 
+    @property
+    def reference_rd(self) -> NDArray[np.float32]:
+        """Training rows that are kept, at most ``max_reference``, in the space in which distances are taken."""
+        return self._reference_rd.astype(np.float32)
+
+    def place(self, features_md: Array) -> NDArray[np.float32]:
+        """Return rows in the space in which distances are taken, shape (m, d): that of `reference_rd`.
+
+        Examples
+        --------
+        >>> NoveltyScorer().fit(np.eye(2)).place(np.array([[3.0, 4.0]])).round(2).tolist()     # cosine: of length 1
+        [[0.6000000238418579, 0.800000011920929]]
+        """
+        check_same_width("NoveltyScorer", self._reference_rd, features_md)
+        return self._place(features_md)
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments and the threshold as a JSON value."""
         return {
@@ -137,7 +158,9 @@ class NoveltyScorer:
 
     def state(self) -> dict[str, Array]:
         """Return the arrays that `from_state` needs."""
+        moments = {} if self.moments is None else dict(zip(("mean", "deviation"), self.moments, strict=True))
         return {
+            **moments,
             "reference": self._reference_rd,
             "centre": self._centre_d,
             "scale": self._scale_d,
@@ -154,6 +177,8 @@ class NoveltyScorer:
         scorer._centre_d = np.asarray(state["centre"], dtype=np.float32)
         scorer._scale_d = np.asarray(state["scale"], dtype=np.float32)
         scorer.training_distances_r = np.asarray(state["training_distances"], dtype=np.float32)
+        if "mean" in state and "deviation" in state:
+            scorer.moments = np.asarray(state["mean"], np.float32), np.asarray(state["deviation"], np.float32)
         return scorer
 
     def _place(self, features_md: Array) -> NDArray[np.float32]:

@@ -38,6 +38,7 @@ __all__ = [
     "AdaptData",
     "AnswerShift",
     "DomainsInPlane",
+    "SavedFigures",
     "adapt_json",
     "render_adapt",
     "write_adapt_report",
@@ -93,6 +94,31 @@ class AnswerShift:
 
 
 @dataclass(frozen=True)
+class SavedFigures:
+    """What can be said of a saved model's target rows before and after, where source rows are gone.
+
+    Parameters
+    ----------
+    entropy : pair of float, optional
+        Mean entropy of the answers in nats, before and after.
+    unlike : pair of float, optional
+        Share of target rows unlike the training rows, as the head sees them, before and after.
+    kept_rows : int
+        Training rows that the model keeps to tell by.
+    """
+
+    entropy: tuple[float, float] | None = None
+    unlike: tuple[float, float] | None = None
+    kept_rows: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON value."""
+        pairs = {"entropy": self.entropy, "unlike_training": self.unlike}
+        both = {name: None if pair is None else {"before": pair[0], "after": pair[1]} for name, pair in pairs.items()}
+        return {**both, "kept_training_rows": self.kept_rows}
+
+
+@dataclass(frozen=True)
 class AdaptData:
     """Everything the page of ``headstart adapt`` is made of.
 
@@ -100,8 +126,10 @@ class AdaptData:
     ----------
     source, target : str
         Names of the two sets of rows.
-    source_rows, target_rows : int
-        Rows adapted between.
+    source_rows : int, optional
+        Labelled rows; None where the source is a saved model.
+    target_rows : int
+        Rows adapted to.
     modality : {"image", "text", "vector"}
         What a row is.
     task : Task
@@ -138,11 +166,13 @@ class AdaptData:
         Wall-clock seconds that were allowed.
     left_out : sequence of str
         Candidates that there was no time for.
+    saved : SavedFigures, optional
+        Where the source is a saved model.
     """
 
     source: str
     target: str
-    source_rows: int
+    source_rows: int | None
     target_rows: int
     modality: Modality
     task: Task
@@ -172,6 +202,7 @@ class AdaptData:
     budget: float | None = None
     left_out: Sequence[str] = ()
     rule_sees: str = "which sees no label of the target"
+    saved: SavedFigures | None = None
 
 
 def write_adapt_report(data: AdaptData, folder: Path) -> Path:
@@ -195,6 +226,8 @@ def render_adapt(data: AdaptData) -> str:
         "figures": _figures(data),
         "maps": _maps(data),
         "gaps": [_gap(before, after) for before, after in data.gaps],
+        "moves": [] if data.saved is None else _saved_lines(data.saved, len(data.task.classes)),
+        "told": data.saved is not None and any(line.entropy is not None for line in data.lines),
         "shifts": _shifts(data),
         "cards": tables.cards(data.examples, data.task),
         "largest": _CLASSES_SHOWN,
@@ -227,6 +260,7 @@ def adapt_json(data: AdaptData) -> dict[str, Any]:
             for item in data.examples
         ],
         "new_rows": data.new_rows,
+        "saved_model": None if data.saved is None else data.saved.to_dict(),
         "budget": None if data.budget is None else {"seconds": data.budget, "left_out": list(data.left_out)},
         "cost": None if data.cost is None else vars(data.cost),
         "findings": [finding.to_dict() for finding in data.findings],
@@ -259,6 +293,8 @@ def _line(line: AdaptedLine, data: AdaptData) -> dict[str, Any]:
         "score": "–" if line.score is None else f"{line.score:.4g}",
         "changed": "–" if line.changed is None else f"{100 * line.changed:.1f} %",
         "cost": format_seconds(line.cpu_seconds),
+        "entropy": "–" if line.entropy is None else f"{line.entropy:.3f}",
+        "unlike": "–" if line.unlike is None else f"{100 * line.unlike:.1f} %",
         "value": "–" if value is None else format_metric(metric, value.value),
         "interval": "" if value is None else format_interval(metric, value),
         "note": line.note,
@@ -297,12 +333,13 @@ def _maps(data: AdaptData) -> list[dict[str, Any]]:
             ],
         }
     ]
-    if data.before.source_classes_n:
-        order = _frequent([name for _, plane in planes for name in plane.source_classes_n])
+    if data.before.target_classes_m:
+        known = "Full marks are source rows by their class, hollow ones target rows by their answer"
+        order = _frequent([name for _, plane in planes for name in plane.source_classes_n or plane.target_classes_m])
         shown.append(
             {
                 "title": "By class",
-                "about": "Full marks are source rows by their class, hollow ones target rows by their answer"
+                "about": (known if data.saved is None else "Marks are target rows by their answer")
                 + (
                     ": without adaptation in the first picture, of what was chosen in the second."
                     if len(planes) > 1
@@ -317,8 +354,22 @@ def _maps(data: AdaptData) -> list[dict[str, Any]]:
 def _caption(when: str, plane: DomainsInPlane, data: AdaptData) -> str:
     held = f"These two directions hold {100 * plane.explained:.0f} % of the variance."
     if when == "before":
-        return f"Before: the features as they came. {held}"
+        return f"Before: the features as {'they came' if data.saved is None else 'the model saw them'}. {held}"
     return f"After {data.selection.chosen}{f': {data.seen_as}' if data.seen_as else ''}. {held}"
+
+
+def _saved_lines(figures: SavedFigures, num_classes: int) -> list[dict[str, str]]:
+    """Return what can be said without source rows, a line each."""
+    lines = []
+    if figures.entropy is not None:
+        most = f"at most {math.log(num_classes):.3f}, all classes alike" if num_classes > 1 else ""
+        before, after = (f"{value:.3f}" for value in figures.entropy)
+        lines.append({"name": "mean entropy of the answers", "meaning": most, "before": before, "after": after})
+    if figures.unlike is not None:
+        before, after = (f"{100 * value:.1f} %" for value in figures.unlike)
+        meaning = f"told by the {figures.kept_rows:,} training rows that the model keeps as features"
+        lines.append({"name": "rows unlike the training rows", "meaning": meaning, "before": before, "after": after})
+    return lines
 
 
 def _frequent(names: Sequence[str]) -> list[str]:

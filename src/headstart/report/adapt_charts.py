@@ -49,6 +49,8 @@ def class_map(plane: DomainsInPlane, order: Sequence[str], name: str) -> str:
             (plane.source_n2, plane.source_classes_n, False),
             (plane.target_m2, plane.target_classes_m, True),
         ):
+            if not classes:
+                continue  # training rows of a saved model, which keeps no classes of them
             kept = spread_rows(len(places), _MOST_DOTS)
             shown = np.array([item if item in looks else _OTHERS for item in classes], dtype=object)[kept]
             for group in groups:
@@ -63,7 +65,7 @@ def class_map(plane: DomainsInPlane, order: Sequence[str], name: str) -> str:
                     alpha=0.85 if hollow else 0.45,
                     markerfacecolor="none" if hollow else COLOURS[colour],
                     markeredgewidth=1.2 if hollow else 0,
-                    label="_" if hollow else short_text(group, 16),
+                    label="_" if hollow and plane.source_classes_n else short_text(group, 16),
                 )
         axes.set(xticks=[], yticks=[])
         handles, labels = axes.get_legend_handles_labels()

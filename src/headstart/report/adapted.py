@@ -31,6 +31,10 @@ class AdaptedLine:
         On the target's labels, where some came with it; looked at after the choice.
     further : dict of str to Interval
         Other figures on the same labels, by metric; numbers have them.
+    entropy : float, optional
+        Mean entropy of its answers in nats, where a saved model was adapted.
+    unlike : float, optional
+        Share of target rows that are unlike the model's training rows as it sees them, likewise.
     """
 
     name: str
@@ -40,6 +44,8 @@ class AdaptedLine:
     cpu_seconds: float
     measured: Interval | None = None
     further: dict[str, Interval] = field(default_factory=dict)
+    entropy: float | None = None
+    unlike: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON value with the same names."""
@@ -70,6 +76,8 @@ class Hindsight:
         What the figure is.
     further : dict of str to pair of Interval
         Other figures of source only and of what was chosen, by metric.
+    stays : str
+        What not adapting is called: "source only", or the model as it was.
     """
 
     rows: int
@@ -81,6 +89,7 @@ class Hindsight:
     test: PairedTest | None
     metric: str = "accuracy"
     further: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
+    stays: str = "source only"
 
     @property
     def word(self) -> str:
@@ -108,7 +117,7 @@ class Hindsight:
             )
             gain = f"; {points}, paired test {format_p_value(self.test.p_value)}"
         return (
-            f"{self.word}: selected {self._shown(self.selected)}, source only {self._shown(self.source_only)}{gain}, "
+            f"{self.word}: selected {self._shown(self.selected)}, {self.stays} {self._shown(self.source_only)}{gain}, "
             f"on {self.rows:,} labelled target rows that chose nothing."
         )
 
@@ -119,7 +128,7 @@ class Hindsight:
 
     def __str__(self) -> str:
         also = [
-            f"selected {self._shown(chosen, name)}, source only {self._shown(stays, name)}"
+            f"selected {self._shown(chosen, name)}, {self.stays} {self._shown(stays, name)}"
             for name, (stays, chosen) in self.further.items()
         ]
         lines = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,15 @@ import pandas as pd
 from headstart.core.digests import digest_many
 from headstart.core.errors import ConfigError, ModelError
 from headstart.core.files import atomic_path
-from headstart.model import save_model
-from headstart.report.adapt import write_adapt_report
+from headstart.model import Model, save_model
+from headstart.report.adapt import AdaptData, write_adapt_report
 from headstart.workflow.adaptation_page import page_data
 from headstart.workflow.versions import now, versions
 
 if TYPE_CHECKING:
     from headstart.workflow.adaptation import Adaptation
 
-__all__ = ["check_folder", "provenance", "write_adaptation"]
+__all__ = ["check_folder", "provenance", "write_adaptation", "write_parts"]
 
 _OURS = {"model", "predictions.csv", "adapt.html", "adapt.json", "checkpoint"}
 
@@ -108,7 +109,21 @@ def _verdict(found: Adaptation) -> str:
 
 
 def write_adaptation(found: Adaptation, folder: Path) -> None:
+    """Write the folder of what `adapt` found, as `write_parts` does."""
+    write_parts(folder, lambda: found.model, lambda: _answers(found), lambda: page_data(found))
+
+
+def write_parts(
+    folder: Path, model: Callable[[], Model], answers: Callable[[], pd.DataFrame], page: Callable[[], AdaptData]
+) -> None:
     """Write the folder, each file whole or not at all, ``adapt.json`` last.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    model, answers, page : callable
+        Each makes its part when its turn has come.
 
     Raises
     ------
@@ -117,10 +132,10 @@ def write_adaptation(found: Adaptation, folder: Path) -> None:
     """
     try:
         (folder / "adapt.json").unlink(missing_ok=True)
-        save_model(found.model, folder / "model")
+        save_model(model(), folder / "model")
         with atomic_path(folder / "predictions.csv") as temporary:
-            _answers(found).to_csv(temporary, index=False)
-        write_adapt_report(page_data(found), folder)
+            answers().to_csv(temporary, index=False)
+        write_adapt_report(page(), folder)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     except OSError as error:
         raise ModelError(

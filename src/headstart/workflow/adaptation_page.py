@@ -6,6 +6,7 @@ Shapes: n source rows, m target rows, d features before and r after adaptation, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.catalog import Kind, entries
 from headstart.core.errors import HeadstartError
+from headstart.data import Dataset
 from headstart.distances import Measurement, measure_domains
 from headstart.model.predictions import UNKNOWN
 from headstart.report import RowExample
@@ -33,7 +35,7 @@ from headstart.workflow.versions import now, versions
 if TYPE_CHECKING:
     from headstart.workflow.adaptation import Adaptation
 
-__all__ = ["page_data"]
+__all__ = ["answer_shifts", "changed_examples", "page_data", "spread_rows"]
 
 Array = NDArray[Any]
 _MEASURES = ("proxy-a", "mk-mmd", "energy")  # free of the number of features, which adapting may change
@@ -74,8 +76,12 @@ def page_data(found: Adaptation) -> AdaptData:
         before=before,
         after=after,
         gaps=_gaps(two.source_nd, two.target_md, seen, found.seed),
-        shifts=[] if answers is None else _shifts(found, answers),
-        examples=[] if is_vector or answers is None else _examples(found, answers, (stays, chosen)),
+        shifts=[] if answers is None else answer_shifts(found.classes, found.truth, answers),
+        examples=[]
+        if is_vector or answers is None
+        else changed_examples(
+            two.target, found.classes, found.truth, answers, (stays.target_scores, chosen.target_scores)
+        ),
         summaries={rival.name: _summary(rival) for rival in found.rivals},
         seen_as=chosen.seen_as,
         new_rows=chosen.new_rows,
@@ -120,7 +126,7 @@ def _moved(found: Adaptation, chosen: FittedCandidate) -> tuple[Array, Array] | 
     return None if unmoved or not found.selection.adapts else (source, target)
 
 
-def _spread(num_rows: int, most: int) -> NDArray[np.int64]:
+def spread_rows(num_rows: int, most: int) -> NDArray[np.int64]:
     """Return places of rows drawn at random, in order; all of them where there are few."""
     return np.sort(np.random.default_rng(0).permutation(num_rows)[:most])
 
@@ -132,7 +138,7 @@ def _planes(
     two = found.domains
     known = None if seen is None else chosen.source_seen_rows
     learnt = np.arange(len(two.source_nd)) if known is None else known
-    rows = _spread(len(learnt), _MOST_DRAWN), _spread(len(two.target_md), _MOST_DRAWN)
+    rows = spread_rows(len(learnt), _MOST_DRAWN), spread_rows(len(two.target_md), _MOST_DRAWN)
     names = np.array([*found.classes, UNKNOWN], dtype=object)
     classes: list[str] = []
     if two.source.task is not None and two.source.targets is not None and len(found.classes):
@@ -168,7 +174,9 @@ def _gaps(
 
 
 def _measured(source_nd: Array, target_md: Array, seed: int) -> list[Measurement | None]:
-    parts = [np.asarray(part[_spread(len(part), _MOST_MEASURED)], dtype=np.float64) for part in (source_nd, target_md)]
+    parts = [
+        np.asarray(part[spread_rows(len(part), _MOST_MEASURED)], dtype=np.float64) for part in (source_nd, target_md)
+    ]
     pooled = np.concatenate(parts)
     size = float(np.sqrt(np.square(pooled - pooled.mean(axis=0)).sum(axis=1).mean())) or 1.0
     found: list[Measurement | None] = []
@@ -180,11 +188,29 @@ def _measured(source_nd: Array, target_md: Array, seed: int) -> list[Measurement
     return found
 
 
-def _shifts(found: Adaptation, answers: tuple[Array, Array]) -> list[AnswerShift]:
-    """Return answers given and answers right, class by class; classes the source lacks come last."""
-    truth = None if found.truth is None else np.asarray(found.truth, dtype=object)
+def answer_shifts(
+    classes: Sequence[str], labels: Sequence[str | None] | None, answers: tuple[Array, Array]
+) -> list[AnswerShift]:
+    """Return answers given and answers right, class by class; classes the source lacks come last.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Of the source.
+    labels : sequence of str or None, optional
+        The target rows' own.
+    answers : pair of int64 arrays of shape (m,)
+        Class numbers before and after; the number of classes stands for "unknown".
+
+    Examples
+    --------
+    >>> shifts = answer_shifts(["ant", "bee"], ["ant", "bee"], (np.array([0, 0]), np.array([0, 1])))
+    >>> [(shift.name, shift.right_before, shift.right_after) for shift in shifts]
+    [('ant', 1, 1), ('bee', 0, 1)]
+    """
+    truth = None if labels is None else np.asarray(labels, dtype=object)
     shifts = []
-    for place, name in enumerate(found.classes):
+    for place, name in enumerate(classes):
         given = [answer == place for answer in answers]
         own = None if truth is None else truth == name
         shifts.append(
@@ -195,8 +221,8 @@ def _shifts(found: Adaptation, answers: tuple[Array, Array]) -> list[AnswerShift
             )
         )
     if truth is not None:
-        others = sorted(set(truth.tolist()) - {None, *found.classes})
-        kept = [answer == len(found.classes) for answer in answers]  # "unknown" is right there
+        others = sorted(set(truth.tolist()) - {None, *classes})
+        kept = [answer == len(classes) for answer in answers]  # "unknown" is right there
         shifts += [
             AnswerShift(name, 0, 0, int(own.sum()), *(int((item & own).sum()) for item in kept))
             for name in others
@@ -205,12 +231,26 @@ def _shifts(found: Adaptation, answers: tuple[Array, Array]) -> list[AnswerShift
     return shifts
 
 
-def _examples(
-    found: Adaptation, answers: tuple[Array, Array], fitted: tuple[FittedCandidate, FittedCandidate]
+def changed_examples(
+    rows: Dataset,
+    classes: Sequence[str],
+    labels: Sequence[str | None] | None,
+    answers: tuple[Array, Array],
+    scores: tuple[Array, Array],
 ) -> list[RowExample]:
-    """Return changed rows on which the two disagree most, the new classes taking turns."""
-    before, after = (item.target_scores for item in fitted)
-    names = (*found.classes, UNKNOWN)
+    """Return changed rows on which the two disagree most, the new classes taking turns.
+
+    Parameters
+    ----------
+    rows : Dataset
+        The target's.
+    classes, labels, answers
+        As for `answer_shifts`.
+    scores : pair of arrays of shape (m, k)
+        Probabilities before and after.
+    """
+    before, after = scores
+    names = (*classes, UNKNOWN)
     differ = np.abs(after - before).max(axis=1)
     changed = np.flatnonzero(answers[0] != answers[1])
     changed = changed[np.argsort(-differ[changed], kind="stable")]
@@ -222,12 +262,12 @@ def _examples(
     shown = [row for _, row in sorted(order, key=lambda item: item[0])[:_MOST_EXAMPLES]]
     return [
         row_example(
-            found.domains.target,
+            rows,
             row,
             names[answers[0][row]],
             names[answers[1][row]],
             float(after[row].max()),
-            "" if found.truth is None or found.truth[row] is None else f"labelled {found.truth[row]}",
+            "" if labels is None or labels[row] is None else f"labelled {labels[row]}",
         )
         for row in shown
     ]

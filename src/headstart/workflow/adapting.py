@@ -3,8 +3,9 @@
     open and embed both -> fit every candidate there is time for -> a rule chooses without target labels -> predictions
     -> labels that came with the target, if any, are opened once: source only, selected, and the best in hindsight
 
-Classes, or numbers (`value_adaptations`). Where a few labelled rows of the target's domain are given, methods that can learn from
-them do (`few_labels`), and enough of them choose, each held out in turn (`few_choice`); the labels of ``target`` itself never do.
+Classes, or numbers (`value_adaptations`); a saved model in the place of the source is another matter (`adapting_saved`). Where a
+few labelled rows of the target's domain are given, methods that can learn from them do (`few_labels`), and enough of them choose,
+each held out in turn (`few_choice`); the labels of ``target`` itself never do.
 The best in hindsight is printed as what it is: nobody can reach it without target labels.
 Shapes: n source rows, m target rows, d features, k classes.
 """
@@ -34,6 +35,7 @@ from headstart.report.adapted import AdaptedLine
 from headstart.workflow.adaptation import Adaptation
 from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
+from headstart.workflow.adapting_saved import adapt_saved, saved_source
 from headstart.workflow.candidates_of_adapt import CandidatePlan, check_plan, read_candidates, try_all
 from headstart.workflow.clock import Clock
 from headstart.workflow.domains import TwoDomains, open_two_domains, places_of, title_of
@@ -42,6 +44,7 @@ from headstart.workflow.few_choice import FewLabelTest, few_test
 from headstart.workflow.few_rows import FewRows, open_few
 from headstart.workflow.goal import parse_budget
 from headstart.workflow.rivals import Rival
+from headstart.workflow.saved_adaptation import SavedAdaptation
 from headstart.workflow.staged_rivals import StagedTraining, check_judge
 from headstart.workflow.target_truth import open_truth
 from headstart.workflow.value_adaptations import check_recipes, rule_for_values, try_values
@@ -73,13 +76,14 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
     store: FeatureStore | bool | None = None,
     progress: Progress | None = None,
     **columns: str | None,
-) -> Adaptation:
+) -> Adaptation | SavedAdaptation:
     """Answer for target rows with the knowledge of a labelled source, adapting only if a rule says so that sees no label of them.
 
     Parameters
     ----------
-    source : path, DataFrame, array, list or Dataset, or a list of several
-        Labelled rows; a list of folders, tables, arrays with columns or data sets is as many sources.
+    source : path, DataFrame, array, list or Dataset, a list of several, or a Model
+        Labelled rows; a list of folders, tables, arrays with columns or data sets is as many sources. Or a model whose training
+        rows are gone: `Model`, its folder, or a run's folder (`headstart.workflow.adapting_saved`).
     target : the same
         Rows of the other domain. Labels that come with them choose nothing; they are opened once, at the end.
     labels, target_labels : sequence, optional
@@ -92,7 +96,8 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         Their labels, for arrays and lists.
     methods : str or sequence of str, optional
         Aligners, recipes and objectives for networks, or translations of source images (``"fda"``), by their names in the catalog
-        (a name that is both is the aligner); the default candidates when left out. "do not adapt" always competes.
+        (a name that is both is the aligner); the default candidates when left out. "do not adapt" always competes. For a saved
+        model methods of the kind "test-time", and at least one.
     objectives : str, optional
         A joint loss in words, ``"ce + 0.5*coral + mcc"``, for a network: one more candidate.
     strategy : str, optional
@@ -117,7 +122,7 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
 
     Returns
     -------
-    Adaptation
+    Adaptation, or SavedAdaptation of a saved model
 
     Raises
     ------
@@ -125,12 +130,35 @@ def adapt(  # noqa: PLR0913 (an argument an option, as on the command line)
         If rows, names or options will not do.
     """
     progress = progress or Progress()
+    methods = (methods,) if isinstance(methods, str) else tuple(methods)
+    if (saved := saved_source(source)) is not None:
+        return adapt_saved(
+            saved,
+            target,
+            methods=methods,
+            few=few,
+            few_labels=few_labels,
+            target_labels=target_labels,
+            options={
+                "objectives": objectives,
+                "strategy": strategy,
+                "rule": rule,
+                "budget": budget,
+                "backbones": backbones,
+                "labels": labels,
+            },
+            columns=columns,
+            runtime=runtime,
+            seed=seed,
+            out=out,
+            store=store,
+            progress=progress,
+        )
     wall_started, cpu_started = time.perf_counter(), time.process_time()
     seconds = parse_budget(budget)
     room = Room(Clock(seconds))
     folder = None if out is None else check_folder(Path(out))
     named = _judge(rule, DEFAULT_RULE)  # what is wrong with it whatever the rows are
-    methods = (methods,) if isinstance(methods, str) else tuple(methods)
     plan = read_candidates(methods, objectives, strategy, few=few is not None)
     if plan.stages:
         check_judge(named)

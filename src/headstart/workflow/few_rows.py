@@ -20,7 +20,7 @@ from headstart.features import FeatureStore, extract_features
 from headstart.workflow.domains import TwoDomains, open_like_target
 from headstart.workflow.entrants import FOLDS
 
-__all__ = ["FewRows", "open_few"]
+__all__ = ["FewRows", "class_numbers", "open_few", "refuse_shared"]
 
 Array = NDArray[Any]
 
@@ -128,20 +128,32 @@ def open_few(
         raise DataError(
             f"adapt: the few labelled rows make a {rows.task.kind} task, the source's labels a {task.kind} task."
         )
-    targets = _numbered(rows, classes) if task.kind == "classification" else np.asarray(rows.targets, np.float64)
+    targets = class_numbers(rows, classes) if task.kind == "classification" else np.asarray(rows.targets, np.float64)
     features = extract_features(rows.unlabelled(), two.backbone, runtime=two.features[1].runtime.label, store=store)
     kept, targets = rows.subset(features.kept), targets[features.kept]
-    if two.truth is not None and (both := set(kept.digests()) & set(two.target.digests())):
-        raise DataError(
-            f"adapt: {len(both)} of the few labelled rows are among the target rows too, whose labels are for the end alone; "
-            "leave them out of one of the two."
-        )
+    if two.truth is not None:
+        refuse_shared(kept, two.target)
     named = kept.relabelled(Task("classification", tuple(classes)) if classes else task, targets)
     return FewRows(named, targets, features.values_nd, two.scale(features.values_nd))
 
 
-def _numbered(rows: Dataset, classes: Sequence[str]) -> Array:
-    """Return class numbers as candidates have them."""
+def refuse_shared(few: Dataset, target: Dataset) -> None:
+    """Refuse labelled rows that stand among target rows whose labels are for the end."""
+    if both := set(few.digests()) & set(target.digests()):
+        raise DataError(
+            f"adapt: {len(both)} of the few labelled rows are among the target rows too, whose labels are for the end alone; "
+            "leave them out of one of the two."
+        )
+
+
+def class_numbers(rows: Dataset, classes: Sequence[str]) -> Array:
+    """Return class numbers as candidates have them.
+
+    Raises
+    ------
+    DataError
+        If a row is of another class.
+    """
     assert rows.task is not None and rows.targets is not None
     names = [rows.task.classes[int(code)] for code in rows.targets]
     places = {name: place for place, name in enumerate(classes)}

@@ -2,34 +2,47 @@
 
     classes     accuracy; a row of a class the source does not have is answered rightly by "unknown", where a candidate says so
     numbers     root mean squared error, which decides, with MAE and R2 beside it
+    several     several labels a row: macro F1
 
 Shapes: m target rows, k classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.tasks import Task
 from headstart.data import Dataset
-from headstart.evaluation import Interval, bootstrap_intervals, paired_test
+from headstart.evaluation import Interval, SealedTest, bootstrap_intervals, paired_test
 from headstart.evaluation.selection import Selection
 from headstart.metrics import METRICS
 from headstart.report.adapted import Hindsight
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.domains import TwoDomains
-from headstart.workflow.rivals import FittedCandidate, Rival
+from headstart.workflow.rivals import Rival
 
-__all__ = ["open_truth"]
+__all__ = ["Answers", "measure_answers", "open_truth"]
 
 Array = NDArray[Any]
 
 _NONE_OF_THEM = "none of the classes"
+
+
+class Answers(Protocol):
+    """What a candidate says of the target rows, as `FittedCandidate` has it."""
+
+    @property
+    def target_scores(self) -> Array:
+        """Probabilities (m, k), or numbers (m,)."""
+
+    @property
+    def target_unknown_m(self) -> Array | None:
+        """Which rows it takes for none of the classes."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class _Truth:
     task: Task
     labels: Array
     words: tuple[str, ...]
-    scores: Callable[[FittedCandidate], Array]
+    scores: Callable[[Answers], Array]
     metrics: tuple[str, ...]
     num_unknown: int = 0
 
@@ -62,13 +75,44 @@ def open_truth(
     seed : int
         Of the bootstrap.
     """
-    if two.truth is None:
-        return None, {}, None
-    truth = _read(two.truth.open("figures of candidates that were chosen without it"), classes)
+    fitted = {rival.name: rival.fitted for rival in rivals if rival.fitted is not None}
+    task = Task("classification", classes) if classes else Task("regression")
+    return measure_answers(two.truth, two.truth_rows, len(two.target), fitted, selection, task, seed)
+
+
+def measure_answers(
+    sealed: SealedTest[Dataset] | None,
+    sealed_rows: Array,
+    num_rows: int,
+    answered: Mapping[str, Answers],
+    selection: Selection,
+    task: Task,
+    seed: int,
+    stays: str = "source only",
+) -> tuple[Hindsight | None, dict[str, dict[str, Interval]], tuple[str | None, ...] | None]:
+    """Return what `open_truth` returns, of answers by name.
+
+    Parameters
+    ----------
+    sealed : SealedTest of Dataset, optional
+        Target rows with their labels.
+    sealed_rows : int64 array
+        Which of the target rows these are.
+    num_rows : int
+        Target rows there are.
+    answered : mapping of str to Answers
+        Candidates; "do not adapt" is one.
+    selection, seed
+        As for `open_truth`.
+    task : Task
+        What they answer.
+    stays : str
+        What the candidate that does not adapt is called in sentences.
+    """
+    truth = None if sealed is None else _read(sealed.open("figures of candidates that were chosen without it"), task)
     if truth is None:
         return None, {}, None
-    fitted = {rival.name: rival.fitted for rival in rivals if rival.fitted is not None}
-    scores = {name: truth.scores(item)[two.truth_rows] for name, item in fitted.items()}
+    scores = {name: truth.scores(item)[sealed_rows] for name, item in answered.items()}
     measured = {
         name: bootstrap_intervals(truth.task, truth.labels, values, truth.metrics, seed=seed)
         for name, values in scores.items()
@@ -76,31 +120,34 @@ def open_truth(
     decisive, *others = truth.metrics
     sign = 1 if METRICS[decisive].higher_is_better else -1
     best = max(measured, key=lambda name: sign * measured[name][decisive].value)
-    stays, chosen, test = measured[NO_ADAPTATION], measured[selection.chosen], None
+    plain, chosen, test = measured[NO_ADAPTATION], measured[selection.chosen], None
     if selection.adapts:
         rows = scores[selection.chosen], scores[NO_ADAPTATION]
         test = paired_test(truth.task, truth.labels, *rows, decisive, seed=seed)
     hindsight = Hindsight(
         len(truth.labels),
         truth.num_unknown,
-        stays[decisive],
+        plain[decisive],
         chosen[decisive],
         measured[best][decisive],
         best,
         test,
         decisive,
-        {name: (stays[name], chosen[name]) for name in others},
+        {name: (plain[name], chosen[name]) for name in others},
+        stays,
     )
-    known = dict(zip(two.truth_rows.tolist(), truth.words, strict=True))
-    return hindsight, measured, tuple(known.get(row) for row in range(len(two.target)))
+    known = dict(zip(sealed_rows.tolist(), truth.words, strict=True))
+    return hindsight, measured, tuple(known.get(row) for row in range(num_rows))
 
 
-def _read(labelled: Dataset, classes: tuple[str, ...]) -> _Truth | None:
-    """Return the labels as the source's are; None where they are of another kind."""
-    task, targets = labelled.task, labelled.targets
-    if task is None or targets is None or task.kind != ("classification" if classes else "regression"):
+def _read(labelled: Dataset, wanted: Task) -> _Truth | None:
+    """Return the labels as the answers are; None where they are of another kind."""
+    task, targets, classes = labelled.task, labelled.targets, wanted.classes
+    if task is None or targets is None or task.kind != wanted.kind:
         return None
-    if not classes:
+    if task.kind == "multilabel":
+        return _several(task, np.asarray(targets), wanted)
+    if task.kind == "regression":
         values = np.asarray(targets, dtype=np.float64)
         words = tuple(f"{value:g}" for value in values)
         return _Truth(Task("regression"), values, words, lambda item: item.target_scores, ("rmse", "mae", "r2"))
@@ -111,7 +158,18 @@ def _read(labelled: Dataset, classes: tuple[str, ...]) -> _Truth | None:
     return _Truth(named, codes, names, _with_none, ("accuracy",), int((codes == len(classes)).sum()))
 
 
-def _with_none(fitted: FittedCandidate) -> Array:
+def _several(task: Task, targets: Array, wanted: Task) -> _Truth:
+    """Return several labels a row, those that the answers have."""
+    places = {name: place for place, name in enumerate(task.classes)}
+    has_mk = np.zeros((len(targets), len(wanted.classes)), np.uint8)
+    for column, name in enumerate(wanted.classes):
+        if name in places:
+            has_mk[:, column] = targets[:, places[name]]
+    words = tuple("|".join(np.array(task.classes, dtype=object)[row.astype(bool)]) for row in targets)
+    return _Truth(wanted, has_mk, words, lambda item: item.target_scores, ("f1_macro",))
+
+
+def _with_none(fitted: Answers) -> Array:
     """Return probabilities with a column more, which has all of a row that is answered "unknown"."""
     table = np.pad(fitted.target_scores, ((0, 0), (0, 1)))
     if fitted.target_unknown_m is not None:
