@@ -66,6 +66,8 @@ def test_lists_name_the_default_base_models() -> None:
         (["fit", "nowhere/", "--strategy", "ful"], "Did you mean 'full'"),
         (["fit", "nowhere/", "--goal", "acuracy >= 0.9"], "Did you mean 'accuracy'"),
         (["compare", "a", "b"], "no finished run"),
+        (["adapt", "saved", "new", "--rule", "infomax"], "--rule is not for a saved model"),
+        (["adapt", "saved", "new"], "lame: near target rows correct"),
     ],
 )
 def test_user_errors_are_short_and_exit_with_2(
@@ -76,6 +78,8 @@ def test_user_errors_are_short_and_exit_with_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "model.json").touch()
     monkeypatch.setattr(sys, "argv", ["headstart", *words])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -187,3 +191,34 @@ def test_gap_and_adapt_from_the_command_line(tmp_path: Path) -> None:
     assert (
         refused.returncode == 2 and "Did you mean 'linear-ot'" in refused.stderr and "Traceback" not in refused.stderr
     )
+
+
+@pytest.mark.golden
+def test_a_saved_model_is_adapted_from_the_command_line(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    labels = draws.integers(0, 2, size=160)
+    source = draws.normal(size=(160, 3)) + [4.0, 0.0, 0.0] * labels[:, None]
+    names = np.array(["ant", "bee"])[labels]
+    pd.DataFrame(source, columns=list("abc")).assign(kind=names).to_csv(tmp_path / "source.csv", index=False)
+    moved = pd.DataFrame(source * [3.0, 0.3, 1.0] + [20.0, -2.0, 0.0], columns=list("abc"))
+    moved[:100].to_csv(tmp_path / "target.csv", index=False)
+    moved[100:].assign(kind=names[100:]).to_csv(tmp_path / "few.csv", index=False)
+    done = _run("fit", "source.csv", "--label", "kind", "--scratch", "off", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "source.csv").unlink()
+    done = _run("adapt", "run", "target.csv", "--method", "moments", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Selected: moments. moments was asked for") and "Page: out/adapt.html" in done.stdout
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 101
+    done = _run("predict", "out", "few.csv", "--out", "answers.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (pd.read_csv(tmp_path / "answers.csv")["prediction"] == names[100:]).mean() > 0.9
+    done = _run("evaluate", "out", "few.csv", "--label", "kind", cwd=tmp_path)
+    assert done.returncode == 0 and "60 rows" in done.stdout, done.stderr
+    few = ["--few", "few.csv", "--label", "kind"]
+    done = _run("adapt", "run", "target.csv", "--method", "lame,moments", *few, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("Selected: moments. moments scores"), (
+        done.stdout + done.stderr
+    )
+    refused = _run("adapt", "run", "target.csv", "--method", "tent", cwd=tmp_path)
+    assert refused.returncode == 2 and "use 'lame'" in refused.stderr and "Traceback" not in refused.stderr

@@ -19,7 +19,7 @@ def test_every_snippet_runs() -> None:
         [sys.executable, str(ROOT / "docs" / "build.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "guide.md: 15 snippets ran" in done.stdout
+    assert "guide.md: 16 snippets ran" in done.stdout
     assert "extending.md: 6 snippets ran" in done.stdout
 
 

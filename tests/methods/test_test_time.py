@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from headstart.methods.fisher_anchor import FisherAnchor, diagonal_fisher
 from headstart.methods.target_statistics import affine_parameters, batch_normalisations, replace_statistics
 from headstart.model import Model, load_model
 from headstart.model.lame_head import LAMEHead
+from headstart.model.novelty import NoveltyScorer
 from headstart.objectives import EATA, Batch, Setup, reliable_entropy, reliable_rows
 from headstart.training import Network, TrainingConfig
 from small_networks import small_image_backbone
@@ -213,6 +215,12 @@ def test_moments_give_target_features_the_sources_mean_and_deviation(layers: str
     assert np.isfinite(adapted.predict(still).scores).all()
     with pytest.raises(ConfigError, match="give source_rows"):
         method.fit(model, open_dataset(target, unlabelled=True))
+    kept = replace(
+        model, novelty=NoveltyScorer("standardised").fit(source)
+    )  # a model keeps what is needed of its training rows
+    again = method.fit(kept, open_dataset(target, unlabelled=True), store=False)
+    np.testing.assert_allclose(again.predict(target).scores, model.head.predict_proba(back), atol=1e-4)
+    assert "source_rows" not in again.provenance["test_time"]
 
 
 def test_a_damaged_lame_head_is_refused() -> None:
@@ -228,6 +236,10 @@ def test_a_damaged_lame_head_is_refused() -> None:
             LAMEHead.from_state(config, {**state, "answers": wrong})
     with pytest.raises(ModelError):
         LAMEHead.from_state({**config, "weight": None}, state)
+    with pytest.raises(ModelError, match="within a LAME head"):
+        LAMEHead.from_state({**config, "head": config}, state)
+    with pytest.raises(ConfigError, match="corrected by target rows already"):
+        LAMEHead.fitted(head, rows)
     with pytest.raises(ConfigError, match="neither be fine-tuned nor exported"):
         head.to_module()
     assert head.predict(rows[:0]).shape == (0,)

@@ -72,6 +72,14 @@ def test_a_saved_scorer_answers_the_same(distance: str) -> None:
     assert (again.unlike(new) == scorer.unlike(new)).all()
     assert (again.familiarity(new) == scorer.familiarity(new)).all()
     assert len(scorer.state()["reference"]) == 60
+    assert scorer.moments is not None and again.moments is not None
+    for kept, loaded, twin in zip(
+        scorer.moments, again.moments, (features(100, 0).mean(0), features(100, 0).std(0)), strict=True
+    ):
+        assert (kept == loaded).all()
+        np.testing.assert_allclose(kept, twin, rtol=1e-5, atol=1e-6)
+    older = {name: array for name, array in scorer.state().items() if name not in {"mean", "deviation"}}
+    assert NoveltyScorer.from_state(scorer.config(), older).moments is None
 
 
 def test_equal_rows_everywhere_flag_nothing_and_still_save() -> None:

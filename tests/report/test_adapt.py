@@ -20,6 +20,7 @@ from headstart.report.adapt import (
     AdaptData,
     AnswerShift,
     DomainsInPlane,
+    SavedFigures,
     adapt_json,
     render_adapt,
     write_adapt_report,
@@ -243,6 +244,50 @@ def test_the_promised_names(labelled: AdaptData, tmp_path: Path) -> None:
     }
     assert about["gap"][0]["after"]["value"] == 0.2
     assert about["examples"] == [{"row": "1.jpg", "source_only": "ant", "selected": "bee", "note": "labelled bee"}]
+
+
+@pytest.mark.golden
+def test_a_saved_models_page_claims_no_gap_and_no_rule(data: AdaptData) -> None:
+    before, after = (replace(plane(seed), source_classes_n=[]) for seed in (0, 1))
+    scores = {STAYS: Score(float("nan")), "tent": Score(float("nan"))}
+    saved = replace(
+        data,
+        source="run",
+        source_rows=None,
+        selection=Selection("tent", "tent was asked for.", scores, "", STAYS, 0.0),
+        rule_title="",
+        rule_fails="",
+        lines=(
+            AdaptedLine(STAYS, None, "", 0.0, 0.1, entropy=0.5, unlike=0.4),
+            AdaptedLine("tent", None, "", 0.3, 1.2, entropy=0.1, unlike=0.2),
+        ),
+        gaps=[],
+        before=before,
+        after=after,
+        saved=SavedFigures((0.5, 0.1), (0.4, 0.2), 40),
+    )
+    page = check_stands_alone(render_adapt(saved))
+    check_accessible(page)
+    text = page.text
+    assert "run (a saved model) to sketches (30 rows)" in text and "labelled rows)" not in text
+    assert "mean entropy of the answers at most 0.693, all classes alike 0.500 0.100" in text
+    assert (
+        "rows unlike the training rows told by the 40 training rows that the model keeps as features 40.0 % 20.0 %"
+        in text
+    )
+    assert "no rule can tell which method helps" in text and "The choice was made by" not in text
+    assert "How far apart" not in text and "Marks are target rows by their answer" in text
+    assert "not of those it was trained on" in text
+    value = adapt_json(saved)
+    assert value["rows"] == {"source": None, "target": 30}
+    assert value["saved_model"] == {
+        "entropy": {"before": 0.5, "after": 0.1},
+        "unlike_training": {"before": 0.4, "after": 0.2},
+        "kept_training_rows": 40,
+    }
+    stays = replace(saved, selection=Selection(STAYS, "None was chosen.", scores, "", STAYS, 0.0), after=None)
+    text = check_stands_alone(render_adapt(stays)).text
+    assert "The model is run as it was." in text and "No candidate scores enough" not in text
 
 
 @pytest.mark.golden

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 
 import headstart
-from headstart.backbones import vector_backbone
+from headstart.backbones import open_backbone, vector_backbone
 from headstart.core.errors import ConfigError, DataError, DomainError, HeadstartError
 from headstart.core.progress import Progress
 from headstart.core.tasks import Task
@@ -25,7 +26,7 @@ from headstart.model.novelty import NoveltyScorer
 from headstart.workflow import evaluate, predict
 from headstart.workflow.adaptations import NO_ADAPTATION
 from headstart.workflow.saved_adaptation import SavedAdaptation
-from small_networks import small_image_backbone, small_text_backbone
+from small_networks import small_text_backbone
 
 QUIET = Progress(quiet=True)
 TASK = Task("classification", ("ant", "bee", "cat"))
@@ -279,11 +280,12 @@ def test_numbers_are_adapted_by_statistics_alone(model: Model) -> None:
 # --- networks
 
 
-def image_model(task: Task, head: Any = None, family: str = "bottleneck") -> tuple[Model, np.ndarray]:
+def image_model(task: Task) -> tuple[Model, np.ndarray]:
     """Return a small network with batch normalisation and a linear head, and pictures."""
-    backbone, _ = small_image_backbone(family)
-    pictures = np.random.default_rng(0).integers(0, 255, size=(24, 48, 48, 3)).astype(np.uint8)
-    made = Model(backbone, head or NetworkHead("linear", backbone.width, task), task)
+    torch.manual_seed(0)
+    backbone = open_backbone(timm.create_model("test_resnet", num_classes=10), input_size=32)
+    pictures = np.random.default_rng(0).integers(0, 255, size=(24, 32, 32, 3)).astype(np.uint8)
+    made = Model(backbone, NetworkHead("linear", backbone.width, task), task)
     rows = open_dataset(pictures, unlabelled=True)
     made.novelty = NoveltyScorer().fit(made.features(rows, store=False, runtime="torch-fp32").values_nd)
     return made, (pictures * 0.4).astype(np.uint8)
@@ -308,7 +310,7 @@ def test_a_solved_head_on_a_frozen_base_is_carried_along() -> None:
     model, target = image_model(TASK)
     features = model.features(open_dataset(target, unlabelled=True), store=False).values_nd
     solved = RidgeHead().fit(features, np.arange(24) % 3, TASK)
-    found = run(replace(model, head=solved), target, "tent")
+    found = run(replace(model, head=solved), target, "tent", runtime="torch-fp32")
     assert found.answered.model.head is solved and found.answered.model.provenance["test_time"]["steps"] > 0
 
 
@@ -316,21 +318,30 @@ def test_a_solved_head_on_a_frozen_base_is_carried_along() -> None:
 def test_numbers_and_several_labels_a_row(tmp_path: Path) -> None:
     model, target = image_model(Task("regression"))
     draws = np.random.default_rng(1)
-    found = run(model, target, "adabn", target_labels=draws.normal(size=24), out=tmp_path / "numbers")
+    found = run(
+        model, target, "adabn", runtime="torch-fp32", target_labels=draws.normal(size=24), out=tmp_path / "numbers"
+    )
     assert found.hindsight is not None and found.hindsight.metric == "rmse" and found.lines[1].changed is None
     assert pd.read_csv(tmp_path / "numbers" / "predictions.csv").columns.tolist() == ["row", "value"]
     few = (target[:12] // 2, found.stays.target_scores[:12] + draws.normal(size=12))
-    chosen = run(model, target, "adabn", few=few[0], few_labels=few[1])
+    chosen = run(model, target, "adabn", runtime="torch-fp32", few=few[0], few_labels=few[1])
     assert chosen.selection.rule == "FewValueTest" and chosen.selection.scores["adabn"].is_judged
     several = Task("multilabel", ("dark", "round"))
     model, target = image_model(several)
-    found = run(model, target, "adabn", target_labels=draws.integers(0, 2, size=(24, 2)), out=tmp_path / "several")
+    found = run(
+        model,
+        target,
+        "adabn",
+        runtime="torch-fp32",
+        target_labels=draws.integers(0, 2, size=(24, 2)),
+        out=tmp_path / "several",
+    )
     assert found.hindsight is None or found.hindsight.metric == "f1_macro"
     assert found.lines[1].changed is not None
     with pytest.raises(ConfigError, match=r"answers multilabel.*Only 'adabn'"):
-        run(model, target, "tent")
+        run(model, target, "tent", runtime="torch-fp32")
     with pytest.raises(ConfigError, match="gives several labels"):
-        run(model, target, "adabn", few=target[:2], few_labels=[[0, 1], [1, 0]])
+        run(model, target, "adabn", runtime="torch-fp32", few=target[:2], few_labels=[[0, 1], [1, 0]])
 
 
 @pytest.mark.golden
@@ -338,7 +349,7 @@ def test_texts_train_layer_normalisation_and_have_no_statistics() -> None:
     backbone = small_text_backbone()
     model = Model(backbone, NetworkHead("linear", backbone.width, TASK), TASK)
     texts = [f"w{place} w{place + 1} w{(place * 7) % 40 + 1}" for place in range(1, 13)]
-    found = run(model, texts, "tent")
+    found = run(model, texts, "tent", runtime="torch-fp32")
     assert found.answered.model.provenance["test_time"]["layers"] == "layer"
     with pytest.raises(HeadstartError, match="use 'tent'"):
-        run(model, texts, "adabn")
+        run(model, texts, "adabn", runtime="torch-fp32")
