@@ -87,8 +87,10 @@ class Answered:
 
     @property
     def target_answers(self) -> Array:
-        """Class number of each row, the number of classes for "unknown"; for several labels a row the table of them (m, k)."""
+        """Class number of each row, the number of classes for "unknown"; the table (m, k) of several labels a row; or numbers."""
         scores, unknown = self.target_scores, self.target_unknown_m
+        if self.predictions.task.kind == "regression":
+            return scores
         if self.predictions.task.kind == "multilabel":
             return np.asarray(scores >= 0.5)
         likeliest = np.asarray(scores.argmax(axis=1))
