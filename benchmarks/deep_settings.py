@@ -1,7 +1,8 @@
 """Networks for other problems: several sources, an unseen target, a few target labels, absent and unknown classes.
 
-    python benchmarks/deep_settings.py [--settings several,unseen,few,partial,open,universal] [--only pacs,heart] [--turns 3]
-                                       [--rows 300] [--steps 200] [--folder FOLDER] [--summary] [--no-store]
+    python benchmarks/deep_settings.py [--settings several,unseen,few,partial,open,universal] [--only pacs,heart]
+                                       [--turns 3] [--cells 4] [--rows 300] [--steps 200] [--folder FOLDER] [--summary]
+                                       [--no-store]
 
 The same layers, steps and rates as in `deep_adaptation` (`adaptation_evidence.network`), defaults throughout, answers after the
 last step. ``several``: each domain in turn is the unlabelled target of all others. ``unseen``: the same, and no row of the target
@@ -22,6 +23,7 @@ Needs the shared data (HEADSTART_SHARED). One thread.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 import warnings
@@ -59,7 +61,7 @@ Figures = dict[str, dict[str, float]]
 RESULTS = ROOT / "benchmarks" / "results" / "deep_settings.json"
 FOLDER = cache_folder() / "deep_settings"
 SEEDS = 3
-SOURCE_ONLY, SELECTED = "source-only", "selected"
+SOURCE_ONLY, THRESHOLD, SELECTED = "source-only", "source-only, threshold", "selected"
 SEVERAL = ("multi-domain-dann", "m3sda", "mdan", "deep-coral", "deep-jdot")
 UNSEEN = (SOURCE_ONLY, "erm", "dg-coral", "groupdro", "irm", "vrex")
 PARTIAL = ("dann", "pada", "partial", "deep-jdot", "mcc")
@@ -216,18 +218,19 @@ def unknown_classes(cell: Cell, steps: int) -> tuple[Figures, dict[str, float]]:
         learn, judge = hold_out(cell.codes, cell.seed)
         part = network(method, cell.data_set, steps, cell.seed).fit(cell.source[learn], cell.codes[learn], cell.target)
         least = np.quantile(part.predict_proba(cell.source[judge]).max(axis=1), 1 - CERTAIN)
-        found["source-only, threshold"] = judged(answers, table.max(axis=1) < least)
+        found[THRESHOLD] = judged(answers, table.max(axis=1) < least)
     return found, seconds
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A kind of problem: its data sets, its cells, how one is measured, and which figures count, the first before all."""
+    """A kind of problem: its data sets, its cells, how one is measured, which figures count, the first against whose."""
 
     sets: tuple[str, ...]
     cells: Callable[..., Iterator[Cell]]
     measure: Callable[[Cell, int], tuple[Figures, dict[str, float]]]
     figures: tuple[str, ...]
+    against: str = SOURCE_ONLY
 
 
 IMAGES = ("pacs", "office_caltech")
@@ -241,8 +244,8 @@ SETTINGS = {
     ),
     "few": Setting(IMAGES, with_few, few_labels, ("accuracy", "taken or left")),
     "partial": Setting(IMAGES, partial, absent_classes, ("accuracy", "to absent classes", "taken or left")),
-    "open": Setting(IMAGES, open_set, unknown_classes, ("both", "known", "unknown")),
-    "universal": Setting(IMAGES, universal, unknown_classes, ("both", "known", "unknown")),
+    "open": Setting(IMAGES, open_set, unknown_classes, ("both", "known", "unknown"), THRESHOLD),
+    "universal": Setting(IMAGES, universal, unknown_classes, ("both", "known", "unknown"), THRESHOLD),
 }
 
 
@@ -266,13 +269,13 @@ def load(folder: Path) -> list[Measured]:
 
 
 def summary(cells: Sequence[Measured], setting: Setting) -> dict[str, Any]:
-    """Return each method's figures by data set, and its first figure against source-only: interval, wins, losses, worst."""
+    """Return each method's figures by data set, and its first figure against source-only (a threshold)."""
     sets = [name for name in setting.sets if any(cell.data_set == name for cell in cells)]
     methods = list(dict.fromkeys(name for cell in cells for name in cell.figures))
     first, table = setting.figures[0], {}
     for method in methods:
         here = [cell for cell in cells if method in cell.figures]
-        gains = [cell.figures[method][first] - cell.figures[SOURCE_ONLY][first] for cell in here]
+        gains = [cell.figures[method][first] - cell.figures[setting.against][first] for cell in here]
         seconds = [cell.cpu_seconds[method] for cell in here if method in cell.cpu_seconds]
         line: dict[str, Any] = {
             figure: {
@@ -294,7 +297,8 @@ def summary(cells: Sequence[Measured], setting: Setting) -> dict[str, Any]:
             "cpu_seconds": float(np.median(seconds)) if seconds else None,
         }
     counts = {name: sum(cell.data_set == name for cell in cells) for name in sets}
-    return {"methods": table, "cells": counts, "seeds": len({cell.name.split("@")[1] for cell in cells})}
+    names = [f"{cell.data_set}: {cell.name}" for cell in cells]
+    return {"methods": table, "cells": counts, "names": names, "seeds": len({name.split("@")[1] for name in names})}
 
 
 def show(name: str, found: dict[str, Any], setting: Setting) -> None:
@@ -346,6 +350,9 @@ def main() -> None:
     parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--only", default="")
     parser.add_argument("--turns", type=int, default=SEEDS)
+    parser.add_argument(
+        "--cells", type=int, default=None, help="at most so many of a data set in a turn, in their order"
+    )
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--summary", action="store_true", help="only summarise what is there")
@@ -360,13 +367,14 @@ def main() -> None:
     for turn in range(0 if arguments.summary else arguments.turns):
         for name in wanted:
             for data_set in [one for one in SETTINGS[name].sets if one in domains]:
-                for cell in in_turn(SETTINGS[name].cells, data_set, domains[data_set], arguments.rows, turn):
+                cells = in_turn(SETTINGS[name].cells, data_set, domains[data_set], arguments.rows, turn)
+                for cell in itertools.islice(cells, arguments.cells):
                     place = arguments.folder / name / data_set / f"{cell.name}.json"
                     if not place.exists():
                         one_cell(place, cell, SETTINGS[name], arguments.steps)
     for name in wanted:
-        if cells := load(arguments.folder / name):
-            found = summary(cells, SETTINGS[name])
+        if kept := load(arguments.folder / name):
+            found = summary(kept, SETTINGS[name])
             show(name, found, SETTINGS[name])
             if arguments.store:
                 store_result(RESULTS, name, {**found, "rows": arguments.rows, "steps": arguments.steps})
