@@ -13,6 +13,8 @@ out that is saved like any other and answers each row by itself (lame: by the fi
 eata train layer and group normalisation, as later work does.
 Use it where source rows are gone and the target differs as photos in other light, blur or noise do. The given model stays.
 It ignores labels: those of the target rows are taken off. Few classes at once can lead tent astray; lame is made for them.
+tent, eata and adabn suppose that the network learned its statistics from the source: those of a frozen base model are of the rows
+it was pretrained on, its head was solved on features by them, and moments is what serves it (docs/benchmarks.md).
 Shapes: m target rows, k classes.
 """
 
