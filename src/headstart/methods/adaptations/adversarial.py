@@ -129,15 +129,19 @@ def gvb(loss: LossOf, **options: Any) -> AdaptationRecipe:
 
 
 def pada(loss: LossOf, **options: Any) -> AdaptationRecipe:
-    """Return the recipe of `PADA`.
+    """Return the recipe of `PADA`, after the task's loss on source rows alone.
+
+    In the authors' program all classes count alike at first, and are counted when the classifier has learned for a while.
+    Weighed by a classifier that knows nothing yet, classes are lost by chance and stay lost.
 
     Examples
     --------
     >>> from headstart.objectives import CrossEntropy
-    >>> [type(term).__name__ for term in pada(lambda head: CrossEntropy(head=head)).objectives]
-    ['CrossEntropy', 'PADA']
+    >>> recipe = pada(lambda head: CrossEntropy(head=head))
+    >>> [type(term).__name__ for term in recipe.objectives], recipe.starts_trained
+    (['CrossEntropy', 'PADA'], True)
     """
-    return _one_phase(loss, _made(PADA, "pada", options))
+    return replace(_one_phase(loss, _made(PADA, "pada", options)), starts_trained=True)
 
 
 def osbp(loss: LossOf, **options: Any) -> AdaptationRecipe:
