@@ -312,6 +312,9 @@ def test_a_solved_head_on_a_frozen_base_is_carried_along() -> None:
     solved = RidgeHead().fit(features, np.arange(24) % 3, TASK)
     found = run(replace(model, head=solved), target, "tent", runtime="torch-fp32")
     assert found.answered.model.head is solved and found.answered.model.provenance["test_time"]["steps"] > 0
+    assert "learned nothing from the training rows" in found.selection.reason
+    model.backbone.origin = "fine-tuned from a network"
+    assert "learned nothing" not in run(replace(model, head=solved), target, "adabn").selection.reason
 
 
 @pytest.mark.golden

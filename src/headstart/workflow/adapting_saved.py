@@ -60,6 +60,8 @@ __all__ = ["adapt_saved", "saved_source"]
 Array = NDArray[Any]
 _AS_IT_WAS = "the model as it was"
 _COLUMNS = {"text", "image", "label", "task"}
+_STATISTICS = {"adabn", "tent", "eata"}
+_TRAINED = ("fine-tuned from", "adapted")  # how the origin of a base model begins that learned from a task's rows
 _REFUSED = {
     "objectives": "a joint loss reads source rows with labels",
     "strategy": "stages of a base model train on source rows with labels",
@@ -228,6 +230,7 @@ def _choose(
         chosen = named[0]
         reason = (
             f"{chosen} was asked for; without labelled target rows (--few) nobody has compared it with not adapting."
+            f"{_caution(chosen, model)}"
         )
     else:
         chosen = NO_ADAPTATION
@@ -237,6 +240,16 @@ def _choose(
         )
     scores = {item.name: Score(math.nan, item.reason) for item in candidates}
     return Selection(chosen, reason, scores, "", NO_ADAPTATION, 0.0), None
+
+
+def _caution(name: str, model: Model) -> str:
+    """Return what to know of methods that replace statistics where the base model did not learn from the source."""
+    if name not in _STATISTICS or model.backbone.origin.startswith(_TRAINED):
+        return ""
+    return (
+        f" Its base model learned nothing from the training rows and has the statistics of pretraining, by which the head was "
+        f"solved; {name} replaces them, which has cost such models tens of points. moments leaves the network as it is."
+    )
 
 
 class _FewLabels(FewLabelTest):
