@@ -80,10 +80,11 @@ def main(argv: list[str] | None = None) -> tuple[list[Any], SideBySide]:
         seed=arguments.seed,
     )
     base = open_backbone(arguments.base_model)
-    adapted = headstart.load_model(arguments.out / "species_0").backbone
-    breeds.solve_head("adapted base model" if adapted.weights_digest != base.weights_digest else "base model", adapted)
-    if adapted.weights_digest != base.weights_digest:
-        breeds.solve_head("base model", base)
+    models = [headstart.load_model(arguments.out / f"species_{number}").backbone for number in range(len(found))]
+    for number, adapted in enumerate(models):
+        if adapted.weights_digest != base.weights_digest:
+            breeds.solve_head(f"base model adapted by {arguments.objectives[number]}", adapted)
+    breeds.solve_head("base model", base)
     config = TrainingConfig(
         learning_rate=1e-3 / FRESH_HEAD, max_epochs=50, cpu_seconds=arguments.scratch_seconds, seed=arguments.seed
     )

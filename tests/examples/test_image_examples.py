@@ -67,6 +67,6 @@ def test_cats_and_dogs_adapted(
         ]
     )
     assert [line.name for line in found[0].lines] == ["do not adapt", "source-only", "ce + coral"]
-    assert breeds.ways[0].name in {"adapted base model", "base model"}
+    assert breeds.ways[0].name.startswith("base model")
     assert {"scratch", "raw", "majority"} < {way.name for way in breeds.ways}
     assert (tmp_path / "out" / "breeds" / "report.html").is_file()
