@@ -53,8 +53,8 @@ def irm_penalty(logits_bk: Tensor, labels: Tensor, domains: Tensor, loss: Loss =
     numbers_e, places_b = torch.unique(domains, return_inverse=True)
     scales_e = torch.ones(len(numbers_e), dtype=logits_bk.dtype, device=logits_bk.device, requires_grad=True)
     with torch.enable_grad():  # the risk of a domain depends on its own scale alone
-        risks_e = domain_risks(scales_e[places_b, None] * logits_bk, labels, domains, loss)
-    (slopes_e,) = torch.autograd.grad(risks_e.sum(), [scales_e], create_graph=logits_bk.requires_grad)
+        total = domain_risks(scales_e[places_b, None] * logits_bk, labels, domains, loss).sum()
+    (slopes_e,) = torch.autograd.grad(total, [scales_e], create_graph=logits_bk.requires_grad)
     return slopes_e.square().mean()
 
 
