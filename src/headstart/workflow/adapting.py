@@ -32,6 +32,7 @@ from headstart.evaluation.selection import Selection, SelectionRule, select
 from headstart.features import FeatureStore
 from headstart.report import Cost
 from headstart.report.adapted import AdaptedLine
+from headstart.workflow.absent_classes import caution
 from headstart.workflow.adaptation import Adaptation
 from headstart.workflow.adaptation_folder import check_folder, write_adaptation
 from headstart.workflow.adaptations import NO_ADAPTATION
@@ -277,6 +278,8 @@ def adapt_between(
     progress.say(f"selected {by}: {selection.chosen} ({format_seconds(time.process_time() - started)} of CPU time)")
     chosen = next(rival for rival in rivals if rival.name == selection.chosen)
     assert chosen.fitted is not None
+    if not (is_numbers or isinstance(judge, FewLabelTest) or chosen is rivals[0]):
+        selection = _with_caution(selection, rivals[0], chosen, classes)
     hindsight, measured, truth = open_truth(two, rivals, selection, classes, seed)
     answers = chosen.fitted.target_scores
     return Adaptation(
@@ -294,6 +297,13 @@ def adapt_between(
         values_m=answers if is_numbers else None,
         num_few=0 if few is None else len(few),
     )
+
+
+def _with_caution(selection: Selection, first: Rival, chosen: Rival, classes: tuple[str, ...]) -> Selection:
+    """Say beside the reason where the choice rests on classes that "do not adapt" hardly finds."""
+    assert first.fitted is not None and chosen.fitted is not None
+    answers = first.fitted.target_answers_m, chosen.fitted.target_answers_m
+    return replace(selection, reason=selection.reason + caution(chosen.name, *answers, classes))
 
 
 def _has_numbers(two: TwoDomains) -> bool:
