@@ -29,6 +29,9 @@ from headstart.objectives import (
 DOMAINS = torch.tensor([0, 2, 0, 1, 1, 1, 0, 2])  # the first three rows are one process's, which has none of domain 1
 PARTS = (slice(0, 3), slice(3, 8))
 OTHERS = (slice(0, 4), slice(4, 6))  # of the target: other shares than of the source
+DRAWING = (
+    threading.Lock()
+)  # threads share torch's random numbers, and processes do not: one draws first weights at a time
 MAKERS = {
     "groupdro": lambda: GroupDRO(step=2.0),
     "vrex": VREx,
@@ -115,15 +118,16 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(make: Callable[[], 
     task = Task("classification", ("a", "b", "c"))
 
     def train(together: Together, rows: slice, target: slice) -> tuple[list[float], list[Tensor], list[Any]]:
-        network = torch.nn.Module()
-        network.segments, head = torch.nn.ModuleList(), torch.nn.Linear(4, 3).double()
-        network.heads = torch.nn.ModuleDict({"main": head})
-        with torch.no_grad():
-            head.weight.copy_(torch.linspace(-1, 1, 12).view(3, 4))
-            head.bias.copy_(torch.tensor([0.1, 0.0, -0.1]))
-        objective = make()
-        objective.together = together
-        objective.prepare(Setup(network, task, width=4, num_domains=3))
+        with DRAWING:
+            head = torch.nn.Linear(4, 3).double()
+            with torch.no_grad():
+                head.weight.copy_(torch.linspace(-1, 1, 12).view(3, 4))
+                head.bias.copy_(torch.tensor([0.1, 0.0, -0.1]))
+            network = torch.nn.Module()
+            network.segments, network.heads = torch.nn.ModuleList(), torch.nn.ModuleDict({"main": head})
+            objective = make()
+            objective.together = together
+            objective.prepare(Setup(network, task, width=4, num_domains=3))
         objective.double()
         losses, gradients = [], []
         for step in range(3):
