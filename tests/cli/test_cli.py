@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from headstart.catalog import entries
+from headstart.cli.between_domains import TEST_TIME
 from headstart.cli.main import main
 
 
@@ -191,6 +193,10 @@ def test_gap_and_adapt_from_the_command_line(tmp_path: Path) -> None:
     assert (
         refused.returncode == 2 and "Did you mean 'linear-ot'" in refused.stderr and "Traceback" not in refused.stderr
     )
+
+
+def test_the_help_names_what_adapts_a_saved_model() -> None:
+    assert TEST_TIME.split(", ") == [entry.name for entry in entries("test-time")]
 
 
 @pytest.mark.golden
