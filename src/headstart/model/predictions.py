@@ -16,7 +16,7 @@ from headstart.data import Finding
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UNKNOWN", "Predictions", "entropy_above", "last_is_largest"]
+__all__ = ["UNKNOWN", "Predictions", "entropy_above", "last_is_largest", "likeliest_classes"]
 
 UNKNOWN = "unknown"
 
@@ -58,6 +58,27 @@ def last_is_largest(scores_no: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     array([False,  True])
     """
     return np.asarray(scores_no[:, -1] > scores_no[:, :-1].max(axis=1))
+
+
+def likeliest_classes(
+    scores_nk: NDArray[np.floating[Any]], unknown_n: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return the class number of each row; the number of classes for rows of none of them.
+
+    Parameters
+    ----------
+    scores_nk : float array of shape (n, k)
+        Probabilities or logits.
+    unknown_n : bool array of shape (n,), optional
+        Which rows are of none of the classes; none of them when left out.
+
+    Examples
+    --------
+    >>> likeliest_classes(np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([True, False]))
+    array([2, 1])
+    """
+    likeliest = np.asarray(scores_nk.argmax(axis=1))
+    return likeliest if unknown_n is None else np.where(unknown_n, scores_nk.shape[1], likeliest)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,24 @@ class Hindsight:
         return "Adapting helped" if self.test.difference > 0 else "Adapting hurt (negative transfer)"
 
     @property
+    def titles(self) -> list[str]:
+        """Heads of the columns that `cells` fills."""
+        return [metric_title(self.metric), "95 % interval", *map(metric_title, self.further)]
+
+    def cells(self, line: AdaptedLine) -> list[str]:
+        """Return a candidate's figures on these labels, as `titles` has them; empty where it has none."""
+        value = line.measured
+        own = (
+            ["", ""]
+            if value is None
+            else [format_metric(self.metric, value.value), format_interval(self.metric, value)]
+        )
+        others = [
+            format_metric(name, line.further[name].value) if name in line.further else "" for name in self.further
+        ]
+        return [*own, *others]
+
+    @property
     def kind(self) -> Literal["good", "bad", "unsure"]:
         """Whether that is good news."""
         if self.test is None or self.test.p_value >= 0.05:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.core.tasks import Task
-from headstart.evaluation import format_interval, format_metric, metric_title
 from headstart.evaluation.selection import FailedCandidate, Selection, SelectionRule
 from headstart.model import Model
 from headstart.model.predictions import UNKNOWN
@@ -138,9 +137,7 @@ class Adaptation:
         from headstart.workflow.tables import text_table
 
         selected = f"Selected: {self.selection.chosen}. {self.selection.reason}"
-        figures: list[str] = []
-        if self.hindsight is not None:
-            figures = [metric_title(self.hindsight.metric), "95 % interval", *map(metric_title, self.hindsight.further)]
+        figures = [] if self.hindsight is None else self.hindsight.titles
         changes = ["changes"] if self.values_m is None else []
         header = ["candidate", "score", *changes, "CPU s", *figures, ""]
         table = text_table(header, [self._cells(line) for line in self.lines])
@@ -154,10 +151,5 @@ class Adaptation:
             cells.append("" if line.changed is None else f"{100 * line.changed:.1f} %")
         cells.append(f"{line.cpu_seconds:.1f}")
         if self.hindsight is not None:
-            metric, value = self.hindsight.metric, line.measured
-            cells += ["", ""] if value is None else [format_metric(metric, value.value), format_interval(metric, value)]
-            cells += [
-                format_metric(name, line.further[name].value) if name in line.further else ""
-                for name in self.hindsight.further
-            ]
+            cells += self.hindsight.cells(line)
         return [*cells, "selected" if line.name == self.selection.chosen else ""]

@@ -17,6 +17,7 @@ from headstart.evaluation import Evaluation, OpenSetResult, evaluate_open_set
 from headstart.evaluation import evaluate as evaluate_scores
 from headstart.features import FeatureStore
 from headstart.model import Model, Predictions, load_model
+from headstart.model.predictions import likeliest_classes
 
 __all__ = ["Assessment", "check", "evaluate", "predict"]
 
@@ -165,9 +166,7 @@ def _open_set(task: Task, targets: Any, known: Predictions, others: Predictions,
         return None
     num_classes = len(task.classes)
     truth = np.concatenate([np.asarray(targets, np.int64), np.full(len(others), num_classes)])
-    answers = [
-        np.where(np.asarray(part.unknown_n), num_classes, part.scores.argmax(axis=1)) for part in (known, others)
-    ]
+    answers = [likeliest_classes(part.scores, np.asarray(part.unknown_n)) for part in (known, others)]
     return evaluate_open_set(truth, np.concatenate(answers), num_classes, seed=seed)
 
 

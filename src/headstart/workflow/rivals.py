@@ -25,6 +25,7 @@ from headstart.heads import Head
 from headstart.model import Model
 from headstart.model.adapted_head import AdaptedHead
 from headstart.model.novelty import NoveltyScorer
+from headstart.model.predictions import likeliest_classes
 from headstart.workflow.domains import TwoDomains
 
 __all__ = ["FittedCandidate", "FittedEstimator", "Rival", "model_on_features", "rows_as_seen"]
@@ -48,8 +49,7 @@ class FittedCandidate(ABC):
     @property
     def target_answers_m(self) -> Array:
         """Class number of each target row; the number of classes for rows of none of them."""
-        likeliest, unknown = self.target_scores.argmax(axis=1), self.target_unknown_m
-        return np.asarray(likeliest) if unknown is None else np.where(unknown, self.target_scores.shape[1], likeliest)
+        return likeliest_classes(self.target_scores, self.target_unknown_m)
 
     @property
     def source_seen_nr(self) -> Array | None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from headstart.catalog import entries
 from headstart.core.digests import digest_many
 from headstart.core.tasks import Task
-from headstart.evaluation import format_interval, format_metric, metric_title
 from headstart.evaluation.selection import Selection
 from headstart.model import Model
 from headstart.model.predictions import UNKNOWN
@@ -152,7 +151,7 @@ class SavedAdaptation:
             "unlike training",
             "CPU s",
         ]
-        header += [] if seen is None else [metric_title(seen.metric), "95 % interval", *map(metric_title, seen.further)]
+        header += [] if seen is None else seen.titles
         table = text_table([*header, ""], [self._cells(line) for line in self.lines])
         failed = [f"left out: {item.name}: {item.reason}" for item in self.candidates if item.found is None]
         after = [] if seen is None else ["", str(seen)]
@@ -160,19 +159,11 @@ class SavedAdaptation:
 
     def _cells(self, line: AdaptedLine) -> list[str]:
         cells = [line.name, *([] if self.rule is None else ["" if line.score is None else f"{line.score:.4g}"])]
-        cells += ["" if value is None else f"{100 * value:.1f} %" for value in (line.changed,)]
+        cells += ["" if line.changed is None else f"{100 * line.changed:.1f} %"]
         cells += ["" if line.entropy is None else f"{line.entropy:.3f}"]
         cells += ["" if line.unlike is None else f"{100 * line.unlike:.1f} %", f"{line.cpu_seconds:.1f}"]
-        if (seen := self.hindsight) is not None:
-            value = line.measured
-            cells += (
-                ["", ""]
-                if value is None
-                else [format_metric(seen.metric, value.value), format_interval(seen.metric, value)]
-            )
-            cells += [
-                format_metric(name, line.further[name].value) if name in line.further else "" for name in seen.further
-            ]
+        if self.hindsight is not None:
+            cells += self.hindsight.cells(line)
         return [*cells, "selected" if line.name == self.selection.chosen else ""]
 
 

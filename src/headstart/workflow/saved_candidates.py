@@ -25,6 +25,7 @@ from headstart.evaluation import SealedTest
 from headstart.features import Features, FeatureStore
 from headstart.methods.test_time import moment_map
 from headstart.model import Model, Predictions
+from headstart.model.predictions import likeliest_classes
 from headstart.workflow.adaptations import NO_ADAPTATION
 
 __all__ = ["Answered", "SavedCandidate", "SavedTarget", "labelled_rows", "open_target", "read_methods", "try_methods"]
@@ -88,13 +89,12 @@ class Answered:
     @property
     def target_answers(self) -> Array:
         """Class number of each row, the number of classes for "unknown"; the table (m, k) of several labels a row; or numbers."""
-        scores, unknown = self.target_scores, self.target_unknown_m
+        scores = self.target_scores
         if self.predictions.task.kind == "regression":
             return scores
         if self.predictions.task.kind == "multilabel":
             return np.asarray(scores >= 0.5)
-        likeliest = np.asarray(scores.argmax(axis=1))
-        return likeliest if unknown is None else np.where(unknown, scores.shape[1], likeliest)
+        return likeliest_classes(scores, self.target_unknown_m)
 
     @property
     def entropy(self) -> float | None:
